@@ -1,0 +1,1 @@
+"""The command line: composes services and sits above them."""

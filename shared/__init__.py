@@ -1,0 +1,1 @@
+"""What every fedlora service shares: events, pure mathematics, ports and their adapters."""

@@ -1,0 +1,70 @@
+"""What a client worker says, each under its own routing key."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.events.base import Channel, Event
+from shared.events.ids import ClientId, GroupId, JobId, ReservationId, RoundId, Sha256
+from shared.events.values import Layout
+
+MAX_CHUNK_BYTES = 1024 * 1024
+PublicKey = Annotated[bytes, Field(min_length=32, max_length=32)]
+Signature = Annotated[bytes, Field(min_length=64, max_length=64)]
+
+
+class ClientJoined(Event, type="client.joined.v1", channel=Channel.UP):
+    """A worker started; its uploads will be signed with this Ed25519 key."""
+
+    client_id: ClientId
+    verify_key: PublicKey
+    version: str = ""
+
+
+class ClientSeen(Event, type="client.seen.v1", channel=Channel.UP, ephemeral=True, mandatory=False):
+    """A sign of life."""
+
+    client_id: ClientId
+    activity: str = ""  # what people see: "waiting", "training step 3/8"
+
+
+class ClientReady(Event, type="client.ready.v1", channel=Channel.UP):
+    """The client has the model and valid data, and its owner's policy allows the job."""
+
+    client_id: ClientId
+    job_id: JobId
+    layout: Layout
+    records: int  # declared once by the owner; public (docs/privacy.md)
+
+
+class ClientDeclined(Event, type="client.declined.v1", channel=Channel.UP):
+    """The client takes no part in the job, or in one round of it."""
+
+    client_id: ClientId
+    job_id: JobId
+    round_id: RoundId | None = None
+    reason: str
+
+
+class UpdateSubmitted(Event, type="update.submitted.v1", channel=Channel.UP):
+    """One chunk of an encrypted update. All chunks of an upload carry the same `upload_sha256`."""
+
+    client_id: ClientId
+    job_id: JobId
+    round_id: RoundId
+    group_id: GroupId
+    index: Annotated[int, Field(ge=0)]
+    count: Annotated[int, Field(ge=1, le=65_536)]
+    upload_sha256: Sha256  # of the whole sealed upload
+    payload: Annotated[bytes, Field(max_length=MAX_CHUNK_BYTES)]
+    signature: Signature  # over everything above; see shared/core/secagg/sealing.py
+
+
+class BudgetSpent(Event, type="budget.spent.v1", channel=Channel.UP):
+    """What the client consumed of its reservation."""
+
+    client_id: ClientId
+    job_id: JobId
+    round_id: RoundId
+    reservation_id: ReservationId
+    steps: Annotated[int, Field(ge=0)]  # 0: nothing was released

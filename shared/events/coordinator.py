@@ -1,0 +1,147 @@
+"""Jobs and rounds, published by the coordinator."""
+
+from typing import Literal
+
+from pydantic import PositiveFloat
+
+from shared.events.base import Channel, Event, Timestamp
+from shared.events.ids import ClientId, GroupId, JobId, RoundId, Sha256
+from shared.events.values import BlobRef, Layout, LeftOut, PoissonGaussian, Reservation
+from shared.job.specification import JobSpecification
+
+
+class JobAccepted(Event, type="job.accepted.v1", mandatory=False):
+    """The job can run; clients are being asked."""
+
+    job_id: JobId
+    specification: JobSpecification
+    noise_multiplier: PositiveFloat  # planned over all rounds
+    accepted_at: Timestamp
+
+
+class JobRefused(Event, type="job.refused.v1", mandatory=False):
+    """The job is impossible; nothing was started."""
+
+    job_id: JobId
+    field: str
+    reason: str
+    remedy: str
+
+
+class JobAnnounced(Event, type="job.announced.v1", channel=Channel.DOWN):
+    """A client is asked to take part: load the model, check the data, answer ready or declined."""
+
+    client_id: ClientId
+    job_id: JobId
+    specification: JobSpecification
+    noise_multiplier: PositiveFloat
+
+
+class BudgetRequested(Event, type="budget.requested.v1"):
+    """May these clients spend this mechanism in this round?"""
+
+    job_id: JobId
+    round_id: RoundId
+    clients: tuple[ClientId, ...]
+    mechanism: PoissonGaussian
+    planned_rounds: int  # the whole plan, so that a fixed one is composed by PLD
+    epsilon: PositiveFloat
+    delta: PositiveFloat
+    expires_at: Timestamp  # not reported by then counts as spent
+
+
+class SessionRequested(Event, type="session.requested.v1"):
+    """Secure aggregation shall collect one group's uploads."""
+
+    job_id: JobId
+    round_id: RoundId
+    group_id: GroupId
+    members: dict[ClientId, bytes]  # Ed25519 public key of each client, 32 bytes
+    layout_sha256: Sha256
+    dimension: int
+    min_uploads: int
+    deadline: Timestamp
+
+
+class RoundOpened(Event, type="round.opened.v1", mandatory=False):
+    """The cohort is fixed; its clients may train. A notice to observers."""
+
+    job_id: JobId
+    round_id: RoundId
+    number: int
+    cohort: tuple[ClientId, ...]
+    left_out: tuple[LeftOut, ...]
+    deadline: Timestamp
+
+
+class RoundStarted(Event, type="round.started.v1", channel=Channel.DOWN):
+    """One client of the cohort may train."""
+
+    client_id: ClientId
+    job_id: JobId
+    round_id: RoundId
+    group_id: GroupId
+    number: int  # of this round, from 1
+    adapter: BlobRef  # trainable tensors, float32, safetensors
+    layout_sha256: Sha256
+    reservation: Reservation
+    aggregation_key: bytes  # HPKE public key of the secure-aggregation service
+    deadline: Timestamp
+
+
+class RoundClosed(Event, type="round.closed.v1", channel=Channel.DOWN):
+    """The round is over for this client, whatever it has done so far."""
+
+    client_id: ClientId
+    job_id: JobId
+    round_id: RoundId
+    outcome: Literal["completed", "aborted"]
+    reason: str = ""
+
+
+class RoundCompleted(Event, type="round.completed.v1"):
+    """The global adapter has moved."""
+
+    job_id: JobId
+    round_id: RoundId
+    number: int
+    adapter: BlobRef
+    contributors: tuple[ClientId, ...]
+    left_out: tuple[LeftOut, ...]
+    update_norm: float
+    started_at: Timestamp
+    completed_at: Timestamp
+    root: str  # traceparent of the round's root span, exported when this event is handled
+
+
+class RoundAborted(Event, type="round.aborted.v1"):
+    """The round ends without an update; what was reserved and may have been released is spent."""
+
+    job_id: JobId
+    round_id: RoundId
+    number: int
+    reason: str
+    started_at: Timestamp
+    aborted_at: Timestamp
+    root: str
+
+
+class JobEnded(Event, type="job.ended.v1", mandatory=False):
+    """No more rounds."""
+
+    job_id: JobId
+    outcome: Literal["completed", "budget-exhausted", "failed", "cancelled"]
+    reason: str
+    rounds_completed: int
+    adapter: BlobRef | None
+    layout: Layout | None
+    ended_at: Timestamp
+
+
+class JobClosed(Event, type="job.closed.v1", channel=Channel.DOWN):
+    """The client may forget the job."""
+
+    client_id: ClientId
+    job_id: JobId
+    outcome: str
+    reason: str = ""

@@ -1,0 +1,16 @@
+"""The round's one trustworthy update, published by the robust aggregator."""
+
+from shared.events.base import Event
+from shared.events.ids import ClientId, JobId, RoundId
+from shared.events.values import BlobRef, LeftOut
+
+
+class UpdateAggregated(Event, type="update.aggregated.v1"):
+    """What the global adapter shall move by."""
+
+    job_id: JobId
+    round_id: RoundId
+    update: BlobRef  # float32 little-endian, length d
+    weights: dict[ClientId, float]  # sum to 1
+    left_out: tuple[LeftOut, ...]
+    update_norm: float

@@ -1,0 +1,86 @@
+"""Frozen values that several events carry."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from shared.events.ids import ClientId, ReservationId, Sha256
+
+
+class Value(BaseModel):
+    """A frozen part of an event."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class BlobRef(Value):
+    """Content in the blob store, named by what it is."""
+
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class TensorSpec(Value):
+    """One tensor of the adapter, under its PEFT state-dict name.
+
+    A frozen tensor (FFA's A) is derived from the job's public seed and never travels.
+    """
+
+    name: Annotated[str, Field(max_length=300)]
+    shape: tuple[PositiveInt, ...]
+    trainable: bool
+
+
+class Layout(Value):
+    """The adapter's tensors in canonical order (sorted by name)."""
+
+    tensors: tuple[TensorSpec, ...]
+
+    @property
+    def dimension(self) -> int:
+        """Number of trained parameters d: the length of an update."""
+        total = 0
+        for tensor in self.tensors:
+            if tensor.trainable:
+                size = 1
+                for extent in tensor.shape:
+                    size *= extent
+                total += size
+        return total
+
+
+class PoissonGaussian(Value):
+    """`steps` releases of a clipped sum over Poisson-sampled records plus Gaussian noise.
+
+    Attributes:
+        sampling_rate: q, the probability that a record joins a step; the sample is secret.
+        noise_multiplier: standard deviation of the noise over the clip norm.
+        steps: compositions.
+    """
+
+    kind: Literal["poisson-gaussian"] = "poisson-gaussian"
+    sampling_rate: Annotated[float, Field(gt=0, le=1)]
+    noise_multiplier: Annotated[float, Field(gt=0)]
+    steps: Annotated[int, Field(ge=0)]
+
+
+class Reservation(Value):
+    """What one client may spend in one round, and where it stands if it does.
+
+    Attributes:
+        epsilon_after: the client's epsilon at `delta` over this job once the round is spent.
+    """
+
+    reservation_id: ReservationId
+    client_id: ClientId
+    mechanism: PoissonGaussian
+    epsilon_after: float
+    epsilon_limit: float
+    delta: float
+
+
+class LeftOut(Value):
+    """A client or group without influence on an aggregate, and why."""
+
+    client_id: ClientId
+    reason: str

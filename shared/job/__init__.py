@@ -1,0 +1,1 @@
+"""What a job is: its specification, and how one is read from YAML."""
