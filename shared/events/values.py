@@ -1,5 +1,6 @@
 """Frozen values that several events carry."""
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -47,6 +48,17 @@ class Layout(Value):
                     size *= extent
                 total += size
         return total
+
+    @property
+    def trainable(self) -> tuple[TensorSpec, ...]:
+        """The tensors that are trained, in the order in which an update is flattened."""
+        return tuple(tensor for tensor in self.tensors if tensor.trainable)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of names, shapes and trainable flags: two clients agree iff these are equal."""
+        lines = "".join(f"{t.name} {list(t.shape)} {t.trainable}\n" for t in self.tensors)
+        return hashlib.sha256(lines.encode()).hexdigest()
 
 
 class PoissonGaussian(Value):
