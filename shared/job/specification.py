@@ -25,27 +25,29 @@ class Model(Section):
     """The frozen base model, and what it is asked to do."""
 
     base: str = Field(description="`smollm2-135m`, `minilm`, a Hugging Face id, or a folder")
-    task: Task
+    task: Task = Field(description="causal-lm or sequence-classification")
     labels: tuple[str, ...] = Field((), description="class names, for sequence-classification")
     max_length: int = Field(128, ge=8, le=8192, description="tokens a record is cut to")
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the frozen base model")
 
 
 class Lora(Section):
     """The low-rank adapter."""
 
     method: Literal["ffa", "fedit"] = Field("ffa", description="which factors are trained and averaged")
-    rank: int = Field(8, ge=4, le=64)
+    rank: int = Field(8, ge=4, le=64, description="rank of the update of each adapted matrix")
     alpha: float | None = Field(None, gt=0, description="scale numerator; default 2 x rank")
-    target_modules: Literal["attention", "mlp", "all"] | tuple[str, ...] = "attention"
+    target_modules: Literal["attention", "mlp", "all"] | tuple[str, ...] = Field(
+        "attention", description="linear layers that are adapted: a family, or a list of module names"
+    )
 
 
 class Training(Section):
     """Local training in one round."""
 
     local_steps: int = Field(8, ge=1, le=10_000, description="DP-SGD steps in a round")
-    learning_rate: float = Field(0.001, gt=0, le=100)
-    optimizer: Literal["sgd", "adam"] = "adam"
+    learning_rate: float = Field(0.001, gt=0, le=100, description="of the local optimizer")
+    optimizer: Literal["sgd", "adam"] = Field("adam", description="local optimizer, fresh each round")
     momentum: float = Field(0.0, ge=0, lt=1, description="for sgd")
     loss_on: Literal["response", "all"] = Field("response", description="tokens that are learnt")
 
@@ -53,8 +55,8 @@ class Training(Section):
 class Privacy(Section):
     """The guarantee for one record of one client, over all rounds of the job."""
 
-    epsilon: float = Field(8.0, gt=0, le=10)
-    delta: float = Field(1e-5, gt=0, le=1e-5)
+    epsilon: float = Field(8.0, gt=0, le=10, description="bound on the privacy loss of one record")
+    delta: float = Field(1e-5, gt=0, le=1e-5, description="at most 1 / (10 x records of a client)")
     clip_norm: float = Field(1.0, gt=0, description="L2 bound on one record's gradient")
     sampling_rate: float = Field(0.1, gt=0, le=1, description="Poisson rate q of a record, a step")
     noise_multiplier: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
@@ -65,7 +67,7 @@ class Privacy(Section):
 class Rounds(Section):
     """How many rounds, with whom, and how long each may take."""
 
-    count: int = Field(3, ge=1, le=100_000)
+    count: int = Field(3, ge=1, le=100_000, description="rounds that complete before the job ends")
     min_clients: int = Field(2, ge=2, description="fewer finished updates abort the round")
     clients_per_round: int | None = Field(None, ge=2, description="default: all that are ready")
     deadline_s: float = Field(600.0, gt=0, description="from round.started to the last upload")
@@ -77,24 +79,24 @@ class Aggregation(Section):
     """How updates become one update."""
 
     secure: Literal["none"] = Field("none", description="`none`: the aggregator opens each update")
-    robust: Literal["mean"] = "mean"
-    server_learning_rate: float = Field(1.0, gt=0, le=10)
+    robust: Literal["mean"] = Field("mean", description="rule that turns sums into one update")
+    server_learning_rate: float = Field(1.0, gt=0, le=10, description="factor on the update")
 
 
 class Data(Section):
     """Which columns hold what; a plain-text file is one record a line under `text`."""
 
-    text: str | None = None
-    label: str | None = None
-    prompt: str | None = None
-    response: str | None = None
-    bad_rows: Literal["skip", "stop"] = "skip"
+    text: str | None = Field(None, description="column of the text")
+    label: str | None = Field(None, description="column of the class name, for sequence-classification")
+    prompt: str | None = Field(None, description="column of what is answered, for causal-lm")
+    response: str | None = Field(None, description="column of the answer, for causal-lm")
+    bad_rows: Literal["skip", "stop"] = Field("skip", description="what a record that cannot be read does")
 
 
 class JobSpecification(Section):
     """A whole job, as submitted."""
 
-    name: Name
+    name: Name = Field(description="what people call the job: lower-case letters, digits, - and _")
     model: Model
     data: Data
     lora: Lora = Lora()
