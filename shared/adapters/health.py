@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+_Endpoint = Callable[[Request], Awaitable[PlainTextResponse]]
+
 
 def health_app(live: Callable[[], bool], ready: Callable[[], bool]) -> Starlette:
     """`/healthz` answers 503 when a restart would help, `/readyz` when work should go elsewhere."""

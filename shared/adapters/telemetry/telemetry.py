@@ -32,7 +32,7 @@ from shared.errors import Outcome, Rejected
 from shared.events.base import Envelope
 
 SCOPE = "fedlora"
-CLOSE_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
 _UNITS = {"s": "s", "bytes": "By"}
 _BUCKETS = {
     "s": tuple(round(10 ** (power / 2), 4) for power in range(-7, 9)),  # 0.3 ms to 2.8 h
