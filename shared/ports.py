@@ -21,7 +21,7 @@ class Clock(Protocol):
         ...
 
     async def sleep_until(self, moment: datetime) -> None:
-        """Return at `moment`, or at once when it has passed."""
+        """Return at `moment`, at once when it has passed, or early: callers look at `now` again."""
         ...
 
 
@@ -237,6 +237,9 @@ class UnitOfWork(Protocol):
         """Lines of a journal in order."""
         ...
 
+    held_under: str | None  # set by `hold`; read by the service loop
+    released: tuple[str, ...]  # after the commit: event_ids that `release` recorded
+
     def hold(self, key: str) -> None:
         """Keep the delivery being handled unanswered, and unrecorded, until `release(key)` commits;
         after a crash the broker delivers it again. For uploads streamed into a sum."""
@@ -269,10 +272,6 @@ class UnitsOfWork(Protocol):
     async def due(self, now: datetime) -> tuple[Sequence[Envelope], datetime | None]:
         """Deadlines that have come, as envelopes of DeadlinePassed, and when the next one comes.
         A deadline is gone once a transaction begun with its envelope commits."""
-        ...
-
-    def held(self, key: str) -> frozenset[str]:
-        """event_ids held under `key` in this process."""
         ...
 
     async def healthy(self) -> bool:

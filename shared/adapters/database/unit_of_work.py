@@ -1,0 +1,233 @@
+"""One event's transaction over an open connection."""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import ValidationError
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.adapters.database.tables import deadlines, journal, outbox, states
+from shared.errors import FedloraError, Unavailable
+from shared.events.base import Envelope, Event, derived_event_id, pack, unpack
+from shared.ports import JournalEntry, S, State
+
+GENESIS = "0" * 64
+SEPARATOR = "/"
+PREFIX_END = "0"  # the character after the separator
+
+
+class UnreadableState(FedloraError):
+    """Stored bytes are not a valid state of their class: written by another version."""
+
+
+def canonical_json(body: Mapping[str, Any]) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces: one value has one encoding."""
+    return json.dumps(
+        body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def chained(stream: str, sequence: int, previous_sha256: str, body: bytes) -> JournalEntry:
+    """The entry after `previous_sha256`: SHA-256(previous || sequence, 8 bytes big-endian || body)."""
+    digest = hashlib.sha256(bytes.fromhex(previous_sha256) + sequence.to_bytes(8, "big") + body)
+    return JournalEntry(stream, sequence, previous_sha256, digest.hexdigest(), body)
+
+
+class DatabaseUnitOfWork:
+    """Reads and writes of one service in one transaction; `flush` writes what is to be published."""
+
+    def __init__(  # noqa: PLR0913 - made in one place, by DatabaseUnits
+        self,
+        *,
+        connection: AsyncConnection,
+        service: str,
+        now: datetime,
+        cause: Envelope | None,
+        producer: str,
+        owner: str,
+    ) -> None:
+        self._connection, self._service, self._now = connection, service, now
+        self._cause, self._producer, self._owner = cause, producer, owner
+        self._sqlite = connection.dialect.name == "sqlite"
+        self._known: dict[tuple[str, str], bool] = {}
+        self._outgoing: list[Envelope] = []
+        self._journal_heads: dict[str, tuple[int, str]] = {}
+        self.held_under: str | None = None
+        self.released: tuple[str, ...] = ()
+
+    @property
+    def now(self) -> datetime:
+        """When handling began."""
+        return self._now
+
+    async def load(self, kind: type[S], *key: str) -> S:
+        """See the port."""
+        state = await self.find(kind, *key)
+        if state is None:
+            raise Unavailable(f"no {kind.kind} {SEPARATOR.join(key)} yet")
+        return state
+
+    async def find(self, kind: type[S], *key: str) -> S | None:
+        """See the port."""
+        joined = SEPARATOR.join(key)
+        query = sa.select(states.c.body).where(
+            states.c.service == self._service, states.c.kind == kind.kind, states.c.key == joined
+        )
+        if not self._sqlite:
+            query = query.with_for_update()
+        body = (await self._connection.execute(query)).scalar()
+        self._known[kind.kind, joined] = body is not None
+        return None if body is None else _read(kind, body)
+
+    async def select(self, kind: type[S], *prefix: str) -> list[S]:
+        """See the port."""
+        query = sa.select(states.c.body).where(states.c.service == self._service, states.c.kind == kind.kind)
+        if prefix:
+            joined = SEPARATOR.join(prefix)
+            query = query.where(
+                sa.or_(
+                    states.c.key == joined,
+                    sa.and_(states.c.key > joined + SEPARATOR, states.c.key < joined + PREFIX_END),
+                )
+            )
+        rows = (await self._connection.execute(query.order_by(states.c.key))).scalars()
+        return [_read(kind, body) for body in rows]
+
+    async def save(self, state: State) -> None:
+        """See the port."""
+        key = SEPARATOR.join(state.key)
+        body = pack(state.model_dump(mode="python"))
+        values = {"service": self._service, "kind": state.kind, "key": key, "body": body}
+        known = self._known.get((state.kind, key))
+        if known:
+            statement: sa.Executable = sa.update(states).where(*self._row(state.kind, key)).values(body=body)
+        elif known is None:
+            insert = (sqlite if self._sqlite else postgresql).insert(states).values(values)
+            statement = insert.on_conflict_do_update(
+                index_elements=["service", "kind", "key"], set_={"body": body}
+            )
+        else:
+            statement = sa.insert(states).values(values)  # a replica that was faster makes this fail
+        await self._connection.execute(statement)
+        self._known[state.kind, key] = True
+
+    async def delete(self, state: State) -> None:
+        """See the port."""
+        key = SEPARATOR.join(state.key)
+        await self._connection.execute(sa.delete(states).where(*self._row(state.kind, key)))
+        self._known[state.kind, key] = False
+
+    def publish(self, event: Event, *, correlation_id: str = "", trace: str = "") -> None:
+        """See the port."""
+        cause = self._cause
+        self._outgoing.append(
+            Envelope.wrap(
+                event,
+                event_id=derived_event_id(cause.event_id, event.type_name, len(self._outgoing))
+                if cause
+                else str(uuid.uuid4()),
+                correlation_id=correlation_id or (cause.correlation_id if cause else ""),
+                causation_id=cause.event_id if cause else "",
+                traceparent=trace or (cause.traceparent if cause else ""),
+                producer=self._producer,
+            )
+        )
+
+    async def schedule(self, name: str, subject: tuple[str, ...], at: datetime, trace: str = "") -> None:
+        """See the port."""
+        await self.unschedule(name, subject)
+        cause = self._cause
+        await self._connection.execute(
+            sa.insert(deadlines).values(
+                service=self._service,
+                name=name,
+                subject=SEPARATOR.join(subject),
+                due_at=at.timestamp(),
+                event_id=str(uuid.uuid4()),
+                correlation_id=cause.correlation_id if cause else "",
+                traceparent=trace or (cause.traceparent if cause else ""),
+            )
+        )
+
+    async def unschedule(self, name: str, subject: tuple[str, ...]) -> None:
+        """See the port."""
+        await self._connection.execute(
+            sa.delete(deadlines).where(
+                deadlines.c.service == self._service,
+                deadlines.c.name == name,
+                deadlines.c.subject == SEPARATOR.join(subject),
+            )
+        )
+
+    async def append(self, stream: str, body: Mapping[str, Any]) -> JournalEntry:
+        """See the port."""
+        sequence, previous = await self._journal_head(stream)
+        entry = chained(stream, sequence + 1, previous, canonical_json(body))
+        await self._connection.execute(sa.insert(journal).values(vars(entry)))
+        self._journal_heads[stream] = entry.sequence, entry.entry_sha256
+        return entry
+
+    async def read(self, stream: str, after: int = 0, limit: int = 100_000) -> list[JournalEntry]:
+        """See the port."""
+        query = (
+            sa.select(journal)
+            .where(journal.c.stream == stream, journal.c.sequence > after)
+            .order_by(journal.c.sequence)
+            .limit(limit)
+        )
+        return [JournalEntry(**row) for row in (await self._connection.execute(query)).mappings()]
+
+    def hold(self, key: str) -> None:
+        """See the port."""
+        self.held_under = key
+
+    def release(self, key: str) -> None:
+        """See the port."""
+        self.released = (*self.released, key)
+
+    async def flush(self) -> bool:
+        """Write the outbox; whether there was anything to write."""
+        if self._outgoing:
+            rows = [
+                {
+                    "service": self._service,
+                    "event_id": envelope.event_id,
+                    "owner": self._owner,
+                    "created_at": self._now.timestamp(),
+                    "envelope": pack(vars(envelope)),
+                }
+                for envelope in self._outgoing
+            ]
+            await self._connection.execute(sa.insert(outbox), rows)
+        return bool(self._outgoing)
+
+    async def _journal_head(self, stream: str) -> tuple[int, str]:
+        if stream not in self._journal_heads:
+            if not self._sqlite:
+                lock = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "big", signed=True)
+                await self._connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
+            query = (
+                sa.select(journal.c.sequence, journal.c.entry_sha256)
+                .where(journal.c.stream == stream)
+                .order_by(journal.c.sequence.desc())
+                .limit(1)
+            )
+            row = (await self._connection.execute(query)).first()
+            self._journal_heads[stream] = (row[0], row[1]) if row else (0, GENESIS)
+        return self._journal_heads[stream]
+
+    def _row(self, kind: str, key: str) -> tuple[sa.ColumnElement[bool], ...]:
+        return states.c.service == self._service, states.c.kind == kind, states.c.key == key
+
+
+def _read(kind: type[S], body: bytes) -> S:
+    try:
+        return kind.model_validate(unpack(body))
+    except ValidationError as error:
+        raise UnreadableState(f"stored {kind.kind} does not fit this version: {error}") from error
