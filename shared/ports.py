@@ -239,6 +239,7 @@ class UnitOfWork(Protocol):
 
     held_under: str | None  # set by `hold`; read by the service loop
     released: tuple[str, ...]  # after the commit: event_ids that `release` recorded
+    moved_deadlines: bool  # set by `schedule` and `unschedule`
 
     def hold(self, key: str) -> None:
         """Keep the delivery being handled unanswered, and unrecorded, until `release(key)` commits;

@@ -60,6 +60,7 @@ class DatabaseUnitOfWork:
         self._journal_heads: dict[str, tuple[int, str]] = {}
         self.held_under: str | None = None
         self.released: tuple[str, ...] = ()
+        self.moved_deadlines = False
 
     @property
     def now(self) -> datetime:
@@ -157,6 +158,7 @@ class DatabaseUnitOfWork:
 
     async def unschedule(self, name: str, subject: tuple[str, ...]) -> None:
         """See the port."""
+        self.moved_deadlines = True
         await self._connection.execute(
             sa.delete(deadlines).where(
                 deadlines.c.service == self._service,

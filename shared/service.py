@@ -1,0 +1,274 @@
+"""The one loop of every service: decode, deduplicate, handle, commit, acknowledge, publish."""
+
+import asyncio
+import signal
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from shared.adapters.infrastructure import Infrastructure
+from shared.adapters.telemetry import bind
+from shared.errors import Outcome, Rejected, Stale, Unavailable, Unroutable
+from shared.events.base import Channel, DeadlinePassed, Envelope, Event
+from shared.ports import Delivery, Queue, QueueKind, UnitOfWork
+
+C = TypeVar("C")
+Handlers = Mapping[type[Event], Callable[[Any, UnitOfWork, C], Awaitable[None]]]
+log = structlog.get_logger()
+
+RELAY_BACKOFF_S = (0.05, 0.2, 1.0, 3.0)
+UNROUTABLE_FOR = timedelta(hours=1)  # an inbox that is gone that long does not come back
+DRAIN_S = 30.0
+
+
+def queue_for(
+    name: str, handlers: Iterable[type[Event]], *, prefetch: int = 64, single_active: bool = False
+) -> Queue:
+    """The service's queue; its bindings follow from the events that it handles."""
+    return Queue(name, _bindings(handlers, "*"), prefetch=prefetch, single_active=single_active)
+
+
+def inbox_for(client_id: str, handlers: Iterable[type[Event]]) -> Queue:
+    """One client's inbox: what is directed to it, and nothing else."""
+    return Queue(f"{client_id}.inbox", _bindings(handlers, client_id), kind=QueueKind.INBOX, prefetch=16)
+
+
+def _bindings(handlers: Iterable[type[Event]], client_id: str) -> tuple[tuple[Channel, str], ...]:
+    return tuple((kind.channel, kind.binding(client_id)) for kind in handlers if kind is not DeadlinePassed)
+
+
+class Service(Generic[C]):
+    """A queue, a table of handlers and their context, run against an infrastructure.
+
+    A handler's outcome is an exception (shared/errors.py): Stale is acknowledged, Unavailable is
+    delivered again, Rejected is dead-lettered; anything else is a defect, logged and delivered
+    again until the queue's delivery limit puts it aside.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        queue: Queue,
+        handlers: Handlers[C],
+        context: C,
+        infrastructure: Infrastructure,
+    ) -> None:
+        self.name = name
+        self.context = context
+        self.infrastructure = infrastructure
+        self._queue, self._handlers = queue, handlers
+        self._bus, self._units = infrastructure.bus, infrastructure.units
+        self._telemetry, self._clock = infrastructure.telemetry, infrastructure.clock
+        self._held: defaultdict[str, list[Delivery]] = defaultdict(list)
+        self._in_flight: set[asyncio.Future[None]] = set()
+        self._outbox_filled, self._deadline_moved = asyncio.Event(), asyncio.Event()
+        self._unroutable_since: dict[str, datetime] = {}
+        self._running = False
+
+    def ready(self) -> bool:
+        """Whether messages are being taken and the broker answers."""
+        return self._running and self._bus.healthy()
+
+    async def run(self, stop: asyncio.Event, started: asyncio.Event | None = None) -> None:
+        """Work until `stop`; then finish what is in flight, publish what was committed, and return."""
+        subscription = await self._bus.subscribe(self._queue, self._receive)
+        self._outbox_filled.set()
+        loops = [asyncio.create_task(self._relay()), asyncio.create_task(self._watch_deadlines())]
+        self._running = True
+        if started is not None:
+            started.set()
+        log.info("started", service=self.name, queue=self._queue.name)
+        try:
+            await stop.wait()
+        finally:
+            self._running = False
+            await subscription.pause()
+            if self._in_flight:
+                await asyncio.wait(self._in_flight, timeout=DRAIN_S)
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            with suppress(Unavailable):
+                await self._publish_outgoing()
+            await subscription.cancel()
+            log.info("stopped", service=self.name)
+
+    async def transact(self, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
+        """A transaction outside any message. What it publishes goes out at once."""
+        async with self._units.begin() as unit:
+            await work(unit)
+        self._wake(unit)
+
+    def _wake(self, unit: UnitOfWork) -> None:
+        self._outbox_filled.set()
+        if unit.moved_deadlines:
+            self._deadline_moved.set()
+
+    async def _receive(self, delivery: Delivery) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._in_flight.add(done)
+        try:
+            with bind(self.name, delivery.envelope):
+                await self._answer(delivery)
+        finally:
+            self._in_flight.discard(done)
+            done.set_result(None)
+
+    async def _answer(self, delivery: Delivery) -> None:
+        """Handle one message and give its verdict."""
+        envelope = delivery.envelope
+        if envelope.event_id in self._held:
+            # A copy of an upload that is held: whoever releases it acknowledges both.
+            self._held[envelope.event_id].append(delivery)
+            return
+        self._telemetry.count("messages", type=envelope.type_name)
+        try:
+            await self._handle(envelope, delivery)
+        except Stale as outcome:
+            log.debug("stale", reason=str(outcome))
+            await delivery.ack()
+        except Unavailable as outcome:
+            log.info("unavailable", reason=str(outcome), attempt=delivery.attempt)
+            await delivery.retry(str(outcome))
+        except Rejected as outcome:
+            log.warning("rejected", reason=str(outcome))
+            self._telemetry.count("dead_letters", type=envelope.type_name)
+            await delivery.dead_letter(str(outcome))
+        except Exception as error:
+            log.exception("handler failed", attempt=delivery.attempt)
+            await delivery.retry(f"{type(error).__name__}: {error}")
+
+    async def _handle(self, envelope: Envelope, delivery: Delivery | None) -> None:
+        """One event in one transaction, then the acknowledgements that its commit allows."""
+        event = envelope.open()
+        handler = self._handlers.get(type(event))
+        if handler is None:
+            raise Rejected(f"{self.name} does not handle {envelope.type_name}")
+        with self._telemetry.process(envelope):
+            async with self._units.begin(envelope) as unit:
+                await handler(event, unit, self.context)
+                if unit.held_under is not None and delivery is not None:
+                    self._held[envelope.event_id].append(delivery)
+            if unit.held_under is None and delivery is not None:
+                await delivery.ack()
+            for event_id in unit.released:
+                for held in self._held.pop(event_id, []):
+                    await held.ack()
+        self._wake(unit)
+
+    async def _relay(self) -> None:
+        """Publish committed outbox rows, again and again until the broker has them."""
+        failures = 0
+        while True:
+            await self._outbox_filled.wait()
+            self._outbox_filled.clear()
+            try:
+                left = await self._publish_outgoing()
+            except Unavailable as error:
+                left = True
+                log.warning("outbox not read", reason=str(error))
+            failures = failures + 1 if left else 0
+            if left:
+                with suppress(TimeoutError):
+                    # New rows need not wait for those that failed.
+                    async with asyncio.timeout(RELAY_BACKOFF_S[min(failures, len(RELAY_BACKOFF_S)) - 1]):
+                        await self._outbox_filled.wait()
+                self._outbox_filled.set()
+
+    async def _publish_outgoing(self) -> bool:
+        """Publish what is due; whether something was left."""
+        left = False
+        while envelopes := await self._units.outgoing():
+            results = await asyncio.gather(*(self._publish(envelope) for envelope in envelopes))
+            sent = [envelope.event_id for envelope, gone in zip(envelopes, results, strict=True) if gone]
+            if sent:
+                await self._units.published(sent)
+            if len(sent) < len(envelopes):
+                left = True
+                break
+        return left
+
+    async def _publish(self, envelope: Envelope) -> bool:
+        """Whether the row may be forgotten."""
+        try:
+            await self._bus.publish(envelope)
+        except Unroutable:
+            return self._given_up(envelope)
+        except Unavailable as error:
+            log.info("not published", reason=str(error), message=envelope.type_name)
+            return False
+        self._unroutable_since.pop(envelope.event_id, None)
+        return True
+
+    def _given_up(self, envelope: Envelope) -> bool:
+        """A message to a client whose inbox stays away is dropped; a service's queue is waited for."""
+        since = self._unroutable_since.setdefault(envelope.event_id, self._clock.now())
+        if envelope.channel is Channel.DOWN and self._clock.now() - since > UNROUTABLE_FOR:
+            log.warning("dropped: no inbox", message=envelope.type_name, routing_key=envelope.routing_key)
+            del self._unroutable_since[envelope.event_id]
+            return True
+        if since == self._clock.now():
+            log.info("no queue takes it yet", message=envelope.type_name, routing_key=envelope.routing_key)
+        return False
+
+    async def _watch_deadlines(self) -> None:
+        """Handle each deadline when it comes."""
+        while True:
+            self._deadline_moved.clear()
+            try:
+                due, following = await self._units.due(self._clock.now())
+                postponed = await self._fire(due)
+            except Unavailable as error:
+                log.warning("deadlines not read", reason=str(error))
+                postponed, following = True, None
+            if postponed:
+                retry_at = self._clock.now() + timedelta(seconds=1)
+                following = min(following, retry_at) if following else retry_at
+            await self._sleep_until(following)
+
+    async def _fire(self, due: Iterable[Envelope]) -> bool:
+        """Handle deadlines that have come; whether one must be tried again."""
+        postponed = False
+        for envelope in due:
+            with bind(self.name, envelope):
+                try:
+                    await self._handle(envelope, None)
+                except Unavailable as error:
+                    log.info("deadline postponed", reason=str(error))
+                    postponed = True
+                except Outcome as outcome:
+                    log.debug("deadline without effect", reason=str(outcome))
+                except Exception:
+                    log.exception("deadline handler failed")
+                    postponed = True
+        return postponed
+
+    async def _sleep_until(self, moment: datetime | None) -> None:
+        """Until `moment`, or until a transaction may have moved a deadline."""
+        moved = asyncio.create_task(self._deadline_moved.wait())
+        waits = [moved]
+        if moment is not None:
+            waits.append(asyncio.create_task(_sleep(self._clock.sleep_until, moment)))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+
+async def _sleep(sleep_until: Callable[[datetime], Awaitable[None]], moment: datetime) -> bool:
+    await sleep_until(moment)
+    return True
+
+
+async def run_until_signalled(service: Service[Any]) -> None:
+    """Run; SIGTERM or SIGINT drains it."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await service.run(stop)
