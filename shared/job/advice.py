@@ -40,6 +40,10 @@ def advise(path: Location, detail: Mapping[str, Any]) -> Advice:
     bound = _bound(path, detail, field)
     if bound is not None:
         return bound
+    return _wrong_kind(path, kind, value, field)
+
+
+def _wrong_kind(path: Location, kind: str, value: object, field: FieldInfo | None) -> Advice:
     if kind == "string_pattern_mismatch":
         return Advice(
             f"{value!r} has characters that a name cannot have",

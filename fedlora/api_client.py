@@ -1,0 +1,115 @@
+"""A client of the gateway's REST API whose errors are faults that say what to do."""
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from fedlora.faults import EXIT_MISTAKE, EXIT_TROUBLE, Fault, trouble
+
+DEFAULT_URL = "http://127.0.0.1:8480"
+LONG_POLL_S = 10.0
+
+
+class GatewayClient:
+    """Talks to one gateway; use as a context manager."""
+
+    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise Fault(f"{url} is not an address: {error}", f"give one like {DEFAULT_URL}") from None
+        if parsed.scheme not in {"http", "https"} or not parsed.host:
+            raise Fault(f"{url} is not a web address", f"give one like {DEFAULT_URL}")
+        self._url = url
+        # The gateway is named by the person; a proxy of the environment is not meant for it.
+        self._http = httpx.Client(
+            base_url=url, timeout=LONG_POLL_S + 20, transport=transport, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def submit(self, content: bytes, submitted_by: str) -> str:
+        """Submit a job file's content; the job's id."""
+        answer = self._ask("POST", "/jobs", content=content, params={"submitted_by": submitted_by})
+        return str(answer.json()["job_id"])
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Every job, latest first."""
+        return list(self._ask("GET", "/jobs").json())
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """One job with rounds and budgets."""
+        return dict(self._ask("GET", f"/jobs/{job_id}").json())
+
+    def cancel(self, job_id: str, reason: str) -> None:
+        """Ask a job to stop."""
+        self._ask("DELETE", f"/jobs/{job_id}", params={"reason": reason})
+
+    def events(self, job_id: str, after: int, wait_s: float) -> list[dict[str, Any]]:
+        """Notices after `after`; waits for the first."""
+        params = {"after": str(after), "wait_s": str(wait_s)}
+        return list(self._ask("GET", f"/jobs/{job_id}/events", params=params).json())
+
+    def follow(self, job_id: str, wait_s: float = LONG_POLL_S) -> Iterator[list[dict[str, Any]]]:
+        """Batches of notices as they come, empty when none came for `wait_s`, until the job is over."""
+        after = 0
+        while True:
+            batch = self.events(job_id, after, wait_s)
+            yield batch
+            if batch:
+                after = batch[-1]["sequence"]
+            if any(notice["type"] in {"job.ended.v1", "job.refused.v1"} for notice in batch):
+                return
+
+    def clients(self) -> list[dict[str, Any]]:
+        """Workers and what they are doing."""
+        return list(self._ask("GET", "/clients").json())
+
+    def ledger(self, job_id: str = "") -> str:
+        """The ledger as JSON lines, all of it."""
+        text, after = "", 0
+        while True:
+            page = self._ask("GET", "/ledger", params={"job": job_id, "after": str(after)})
+            text += page.text
+            after = int(page.headers.get("X-Next-After", "0"))
+            if not after:
+                return text
+
+    def adapter(self, job_id: str) -> bytes:
+        """A zip of the adapter's folder."""
+        return self._ask("GET", f"/jobs/{job_id}/adapter").content
+
+    def ready(self) -> bool:
+        """Whether the gateway hears the bus."""
+        try:
+            return self._http.get("/ready").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def _ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:  # noqa: ANN401 - httpx's
+        try:
+            answer = self._http.request(method, path, **arguments)
+        except httpx.TransportError as error:
+            raise trouble(
+                f"no gateway answers at {self._url} ({type(error).__name__})",
+                "start one with `fedlora up`, or name yours with --gateway",
+            ) from None
+        if answer.is_success:
+            return answer
+        raise _fault_of(answer, self._url)
+
+
+def _fault_of(answer: httpx.Response, url: str) -> Fault:
+    code = EXIT_MISTAKE if answer.is_client_error else EXIT_TROUBLE
+    if "problem+json" not in answer.headers.get("content-type", ""):
+        return Fault(f"{url} answered {answer.status_code}", "is this a fedlora gateway?", code)
+    body = answer.json()
+    return Fault(str(body["detail"]), "", code)

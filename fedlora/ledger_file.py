@@ -1,0 +1,89 @@
+"""An exported ledger: JSON lines whose hashes chain each to the one before."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedlora.faults import EXIT_TROUBLE, Fault
+
+GENESIS_SHA256 = "0" * 64
+
+
+@dataclass(frozen=True)
+class LedgerLine:
+    """One entry, with the bytes that its hash covers."""
+
+    sequence: int
+    previous_sha256: str
+    entry_sha256: str
+    body: dict[str, Any]
+
+    def digest(self) -> str:
+        """SHA-256(previous || sequence as 8 bytes big-endian || canonical JSON of the body)."""
+        content = bytes.fromhex(self.previous_sha256) + self.sequence.to_bytes(8, "big")
+        return hashlib.sha256(content + canonical(self.body)).hexdigest()
+
+
+def canonical(body: dict[str, Any]) -> bytes:
+    """The one way in which a body is written: sorted keys, no spaces, UTF-8."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def parse_ledger(text: str, source: str) -> list[LedgerLine]:
+    """Read an export. Raises: Fault with the number of the line that is not an entry."""
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            value = json.loads(line)
+            entry = LedgerLine(
+                int(value["sequence"]), value["previous_sha256"], value["entry_sha256"], dict(value["body"])
+            )
+            bytes.fromhex(entry.previous_sha256)
+        except (ValueError, KeyError, TypeError):
+            raise Fault(
+                f"{source}: line {number} is not a ledger entry", "export it with `fedlora ledger export`"
+            ) from None
+        lines.append(entry)
+    return lines
+
+
+def verify_chain(lines: Sequence[LedgerLine], source: str) -> str:
+    """Check every hash and that none is missing; one line that says what was found.
+
+    Raises: Fault at the first entry that was changed, moved, removed or added.
+    """
+    previous, expected = GENESIS_SHA256, 1
+    for line in lines:
+        if line.sequence != expected:
+            raise _broken(source, line, f"entry {expected} is missing or out of place")
+        if line.previous_sha256 != previous:
+            raise _broken(source, line, "it does not continue the entry before")
+        if line.digest() != line.entry_sha256:
+            raise _broken(source, line, "its content does not match its hash")
+        previous, expected = line.entry_sha256, expected + 1
+    head = f", head {previous[:16]}" if lines else ""
+    return f"{len(lines)} entries, chain intact{head}"
+
+
+def to_text(lines: Iterable[LedgerLine]) -> str:
+    """The export's text."""
+    return "".join(
+        json.dumps(
+            {
+                "sequence": line.sequence,
+                "previous_sha256": line.previous_sha256,
+                "entry_sha256": line.entry_sha256,
+                "body": line.body,
+            },
+            separators=(",", ":"),
+            ensure_ascii=False,
+        )
+        + "\n"
+        for line in lines
+    )
+
+
+def _broken(source: str, line: LedgerLine, reason: str) -> Fault:
+    return Fault(f"{source}: the ledger is broken at entry {line.sequence}: {reason}", "", EXIT_TROUBLE)

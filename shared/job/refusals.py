@@ -1,0 +1,156 @@
+"""Combinations of settings that cannot work, each with its reason and the nearest setting that does."""
+
+import math
+from collections.abc import Callable, Iterator
+
+from shared.core.privacy import Mechanism, epsilon, noise_multiplier_for
+from shared.errors import FedloraError, Refused
+from shared.job.specification import JobSpecification, Task
+
+Rule = Callable[[JobSpecification], Iterator[Refused]]
+
+
+def refusals(specification: JobSpecification, records: int | None = None) -> tuple[Refused, ...]:
+    """Everything that makes the job impossible; empty when it can run.
+
+    Pure: the command line, the gateway and the coordinator ask the same question.
+
+    Args:
+        specification: the job, each setting valid by itself.
+        records: the smallest declared record count of a client, where it is known.
+    """
+    found = [refusal for rule in RULES for refusal in rule(specification)]
+    if records is not None:
+        found += _delta_for(specification, records)
+    return tuple(found)
+
+
+def _labels(job: JobSpecification) -> Iterator[Refused]:
+    labels = job.model.labels
+    if job.model.task is Task.CAUSAL_LM:
+        if labels:
+            yield Refused("model.labels", "causal-lm has no classes", "remove model.labels")
+        return
+    if len(labels) < 2:
+        yield Refused(
+            "model.labels",
+            f"sequence-classification needs at least 2 class names, there are {len(labels)}",
+            "list them, for example labels: [ham, spam]",
+        )
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
+        yield Refused("model.labels", f"{', '.join(repeated)} is listed twice", "list each class once")
+
+
+def _columns(job: JobSpecification) -> Iterator[Refused]:
+    data = job.data
+    if job.model.task is Task.SEQUENCE_CLASSIFICATION:
+        for column in ("text", "label"):
+            if getattr(data, column) is None:
+                yield Refused(
+                    f"data.{column}",
+                    f"sequence-classification reads a {column} column and none is named",
+                    f"set data.{column}: {column}",
+                )
+        for column in ("prompt", "response"):
+            if getattr(data, column) is not None:
+                yield Refused(
+                    f"data.{column}",
+                    f"sequence-classification has no {column}",
+                    f"remove data.{column}",
+                )
+        return
+    yield from _language_columns(job)
+
+
+def _language_columns(job: JobSpecification) -> Iterator[Refused]:
+    data = job.data
+    if data.label is not None:
+        yield Refused(
+            "data.label",
+            "causal-lm has no label",
+            "remove data.label, or set model.task: sequence-classification",
+        )
+    pair = (data.prompt is not None, data.response is not None)
+    if data.text is None and not any(pair):
+        yield Refused(
+            "data",
+            "no column holds the text",
+            "set data.text: text, or data.prompt: prompt and data.response: response",
+        )
+    if any(pair) and not all(pair):
+        missing = "response" if pair[0] else "prompt"
+        yield Refused(
+            f"data.{missing}",
+            "prompt and response come together and one is missing",
+            f"set data.{missing}: {missing}",
+        )
+    if data.text is not None and any(pair):
+        yield Refused(
+            "data.text",
+            "a record is either text, or prompt and response",
+            "remove data.text, or data.prompt and data.response",
+        )
+
+
+def _cohort(job: JobSpecification) -> Iterator[Refused]:
+    rounds = job.rounds
+    if rounds.clients_per_round is not None and rounds.min_clients > rounds.clients_per_round:
+        yield Refused(
+            "rounds.min_clients",
+            f"{rounds.min_clients} updates are needed and only {rounds.clients_per_round} clients "
+            "are asked in a round",
+            f"set rounds.clients_per_round: {rounds.min_clients}",
+        )
+
+
+def _optimizer(job: JobSpecification) -> Iterator[Refused]:
+    if job.training.optimizer == "adam" and job.training.momentum > 0:
+        yield Refused(
+            "training.momentum",
+            "adam keeps its own moments",
+            "remove training.momentum, or set training.optimizer: sgd",
+        )
+
+
+def _noise(job: JobSpecification) -> Iterator[Refused]:
+    """The whole plan, every round in full, must fit under epsilon (composed by PLD)."""
+    privacy = job.privacy
+    steps = job.training.local_steps * job.rounds.count
+    plan = f"{job.rounds.count} rounds of {job.training.local_steps} steps at rate {privacy.sampling_rate:g}"
+    try:
+        needed = noise_multiplier_for(privacy.epsilon, privacy.delta, privacy.sampling_rate, steps)
+    except (FedloraError, ValueError, ArithmeticError) as error:
+        yield Refused(
+            "privacy.epsilon",
+            f"no noise meets epsilon {privacy.epsilon:g} over {plan}: {error}",
+            "lower rounds.count, training.local_steps or privacy.sampling_rate",
+        )
+        return
+    if privacy.noise_multiplier == "auto" or privacy.noise_multiplier >= needed:
+        return
+    mechanism = Mechanism(privacy.sampling_rate, privacy.noise_multiplier, steps)
+    spent = epsilon([mechanism], privacy.delta)
+    if spent <= privacy.epsilon:
+        return
+    yield Refused(
+        "privacy.noise_multiplier",
+        f"{privacy.noise_multiplier:g} spends epsilon {spent:.2f} over {plan}, "
+        f"and {privacy.epsilon:g} is allowed",
+        f"set privacy.noise_multiplier: {needed:g}, or auto",
+    )
+
+
+def _delta_for(job: JobSpecification, records: int) -> Iterator[Refused]:
+    """delta well below 1/n, or publishing a few records outright would count as private."""
+    limit = 1 / (10 * max(records, 1))
+    if job.privacy.delta > limit:
+        nearest = 10.0 ** math.floor(math.log10(limit))
+        yield Refused(
+            "privacy.delta",
+            f"{job.privacy.delta:g} is above 1 / (10 x {records} records) = {limit:.2g}",
+            f"set privacy.delta: {nearest:g}",
+        )
+
+
+RULES: tuple[Rule, ...] = (_labels, _columns, _cohort, _optimizer, _noise)
