@@ -142,7 +142,7 @@ class Bus(Protocol):
         """Declare `queue` and call `receive` for its messages, up to `prefetch` at once."""
         ...
 
-    async def dead_letters(self, limit: int = 100) -> list[tuple[Envelope | None, str]]:
+    async def dead_letters(self, limit: int = 100) -> Sequence[tuple[Envelope | None, str]]:
         """Look at what was put aside, with reasons, without removing it."""
         ...
 
@@ -239,6 +239,7 @@ class UnitOfWork(Protocol):
 
     held_under: str | None  # set by `hold`; read by the service loop
     released: tuple[str, ...]  # after the commit: event_ids that `release` recorded
+    outgoing: list[Envelope]  # what `publish` put in the outbox
     moved_deadlines: bool  # set by `schedule` and `unschedule`
 
     def hold(self, key: str) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import signal
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -12,16 +11,15 @@ import structlog
 
 from shared.adapters.infrastructure import Infrastructure
 from shared.adapters.telemetry import bind
-from shared.errors import Outcome, Rejected, Stale, Unavailable, Unroutable
+from shared.errors import Outcome, Rejected, Stale, Unavailable
 from shared.events.base import Channel, DeadlinePassed, Envelope, Event
+from shared.outbox_relay import OutboxRelay
 from shared.ports import Delivery, Queue, QueueKind, UnitOfWork
 
 C = TypeVar("C")
 Handlers = Mapping[type[Event], Callable[[Any, UnitOfWork, C], Awaitable[None]]]
 log = structlog.get_logger()
 
-RELAY_BACKOFF_S = (0.05, 0.2, 1.0, 3.0)
-UNROUTABLE_FOR = timedelta(hours=1)  # an inbox that is gone that long does not come back
 DRAIN_S = 30.0
 
 
@@ -65,8 +63,8 @@ class Service(Generic[C]):
         self._telemetry, self._clock = infrastructure.telemetry, infrastructure.clock
         self._held: defaultdict[str, list[Delivery]] = defaultdict(list)
         self._in_flight: set[asyncio.Future[None]] = set()
-        self._outbox_filled, self._deadline_moved = asyncio.Event(), asyncio.Event()
-        self._unroutable_since: dict[str, datetime] = {}
+        self._deadline_moved = asyncio.Event()
+        self._relay = OutboxRelay(self._bus, self._units, self._clock)
         self._running = False
 
     def ready(self) -> bool:
@@ -76,8 +74,7 @@ class Service(Generic[C]):
     async def run(self, stop: asyncio.Event, started: asyncio.Event | None = None) -> None:
         """Work until `stop`; then finish what is in flight, publish what was committed, and return."""
         subscription = await self._bus.subscribe(self._queue, self._receive)
-        self._outbox_filled.set()
-        loops = [asyncio.create_task(self._relay()), asyncio.create_task(self._watch_deadlines())]
+        loops = [asyncio.create_task(self._relay.run()), asyncio.create_task(self._watch_deadlines())]
         self._running = True
         if started is not None:
             started.set()
@@ -92,8 +89,7 @@ class Service(Generic[C]):
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
-            with suppress(Unavailable):
-                await self._publish_outgoing()
+            await self._relay.flush()
             await subscription.cancel()
             log.info("stopped", service=self.name)
 
@@ -104,7 +100,7 @@ class Service(Generic[C]):
         self._wake(unit)
 
     def _wake(self, unit: UnitOfWork) -> None:
-        self._outbox_filled.set()
+        self._relay.committed(unit.outgoing)
         if unit.moved_deadlines:
             self._deadline_moved.set()
 
@@ -160,61 +156,6 @@ class Service(Generic[C]):
                     await held.ack()
         self._wake(unit)
 
-    async def _relay(self) -> None:
-        """Publish committed outbox rows, again and again until the broker has them."""
-        failures = 0
-        while True:
-            await self._outbox_filled.wait()
-            self._outbox_filled.clear()
-            try:
-                left = await self._publish_outgoing()
-            except Unavailable as error:
-                left = True
-                log.warning("outbox not read", reason=str(error))
-            failures = failures + 1 if left else 0
-            if left:
-                with suppress(TimeoutError):
-                    # New rows need not wait for those that failed.
-                    async with asyncio.timeout(RELAY_BACKOFF_S[min(failures, len(RELAY_BACKOFF_S)) - 1]):
-                        await self._outbox_filled.wait()
-                self._outbox_filled.set()
-
-    async def _publish_outgoing(self) -> bool:
-        """Publish what is due; whether something was left."""
-        left = False
-        while envelopes := await self._units.outgoing():
-            results = await asyncio.gather(*(self._publish(envelope) for envelope in envelopes))
-            sent = [envelope.event_id for envelope, gone in zip(envelopes, results, strict=True) if gone]
-            if sent:
-                await self._units.published(sent)
-            if len(sent) < len(envelopes):
-                left = True
-                break
-        return left
-
-    async def _publish(self, envelope: Envelope) -> bool:
-        """Whether the row may be forgotten."""
-        try:
-            await self._bus.publish(envelope)
-        except Unroutable:
-            return self._given_up(envelope)
-        except Unavailable as error:
-            log.info("not published", reason=str(error), message=envelope.type_name)
-            return False
-        self._unroutable_since.pop(envelope.event_id, None)
-        return True
-
-    def _given_up(self, envelope: Envelope) -> bool:
-        """A message to a client whose inbox stays away is dropped; a service's queue is waited for."""
-        since = self._unroutable_since.setdefault(envelope.event_id, self._clock.now())
-        if envelope.channel is Channel.DOWN and self._clock.now() - since > UNROUTABLE_FOR:
-            log.warning("dropped: no inbox", message=envelope.type_name, routing_key=envelope.routing_key)
-            del self._unroutable_since[envelope.event_id]
-            return True
-        if since == self._clock.now():
-            log.info("no queue takes it yet", message=envelope.type_name, routing_key=envelope.routing_key)
-        return False
-
     async def _watch_deadlines(self) -> None:
         """Handle each deadline when it comes."""
         while True:
@@ -249,20 +190,14 @@ class Service(Generic[C]):
 
     async def _sleep_until(self, moment: datetime | None) -> None:
         """Until `moment`, or until a transaction may have moved a deadline."""
-        moved = asyncio.create_task(self._deadline_moved.wait())
-        waits = [moved]
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._deadline_moved.wait())]
         if moment is not None:
-            waits.append(asyncio.create_task(_sleep(self._clock.sleep_until, moment)))
+            waits.append(asyncio.ensure_future(self._clock.sleep_until(moment)))
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
-
-
-async def _sleep(sleep_until: Callable[[datetime], Awaitable[None]], moment: datetime) -> bool:
-    await sleep_until(moment)
-    return True
 
 
 async def run_until_signalled(service: Service[Any]) -> None:

@@ -111,6 +111,7 @@ async def open_infrastructure(
 
     Args:
         service_name: names the queue, the rows and the spans.
+        endpoints: where everything is.
         bus: shared by an embedded federation; otherwise opened here and closed with the rest.
         cache: likewise.
         login: the user that the broker checks as `user_id`; empty where clients share a login.

@@ -56,7 +56,7 @@ class DatabaseUnitOfWork:
         self._cause, self._producer, self._owner = cause, producer, owner
         self._sqlite = connection.dialect.name == "sqlite"
         self._known: dict[tuple[str, str], bool] = {}
-        self._outgoing: list[Envelope] = []
+        self.outgoing: list[Envelope] = []
         self._journal_heads: dict[str, tuple[int, str]] = {}
         self.held_under: str | None = None
         self.released: tuple[str, ...] = ()
@@ -127,10 +127,10 @@ class DatabaseUnitOfWork:
     def publish(self, event: Event, *, correlation_id: str = "", trace: str = "") -> None:
         """See the port."""
         cause = self._cause
-        self._outgoing.append(
+        self.outgoing.append(
             Envelope.wrap(
                 event,
-                event_id=derived_event_id(cause.event_id, event.type_name, len(self._outgoing))
+                event_id=derived_event_id(cause.event_id, event.type_name, len(self.outgoing))
                 if cause
                 else str(uuid.uuid4()),
                 correlation_id=correlation_id or (cause.correlation_id if cause else ""),
@@ -193,9 +193,9 @@ class DatabaseUnitOfWork:
         """See the port."""
         self.released = (*self.released, key)
 
-    async def flush(self) -> bool:
-        """Write the outbox; whether there was anything to write."""
-        if self._outgoing:
+    async def flush(self) -> None:
+        """Write the outbox."""
+        if self.outgoing:
             rows = [
                 {
                     "service": self._service,
@@ -204,10 +204,9 @@ class DatabaseUnitOfWork:
                     "created_at": self._now.timestamp(),
                     "envelope": pack(vars(envelope)),
                 }
-                for envelope in self._outgoing
+                for envelope in self.outgoing
             ]
             await self._connection.execute(sa.insert(outbox), rows)
-        return bool(self._outgoing)
 
     async def _journal_head(self, stream: str) -> tuple[int, str]:
         if stream not in self._journal_heads:

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,7 +95,7 @@ class InProcessBus:
         self._dispatch(state)
         return InProcessSubscription(self, state, consumer)
 
-    async def dead_letters(self, limit: int = 100) -> list[tuple[Envelope | None, str]]:
+    async def dead_letters(self, limit: int = 100) -> Sequence[tuple[Envelope | None, str]]:
         """See the port."""
         return list(self._dead)[-limit:]
 
