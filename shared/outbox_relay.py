@@ -26,7 +26,7 @@ class OutboxRelay:
         self._bus, self._units, self._clock = bus, units, clock
         self._fresh: list[Envelope] = []
         self._confirmed: list[str] = []
-        self._in_memory: set[str] = set()
+        self._in_memory: set[str] = set()  # fresh, or confirmed and still in the table
         self._woken = asyncio.Event()
         self._unroutable_since: dict[str, datetime] = {}
 
@@ -98,7 +98,9 @@ class OutboxRelay:
         """Whether all of them may be forgotten."""
         gone = await asyncio.gather(*(self._publish_one(envelope) for envelope in envelopes))
         self._confirmed += [e.event_id for e, done in zip(envelopes, gone, strict=True) if done]
-        self._in_memory.difference_update(e.event_id for e in envelopes)
+        self._in_memory.difference_update(
+            e.event_id for e, done in zip(envelopes, gone, strict=True) if not done
+        )
         return all(gone)
 
     async def _publish_one(self, envelope: Envelope) -> bool:
@@ -132,3 +134,4 @@ class OutboxRelay:
             except Unavailable:
                 self._confirmed = confirmed + self._confirmed
                 raise
+            self._in_memory.difference_update(confirmed)
