@@ -2,16 +2,18 @@
 
 import threading
 
+from opentelemetry.sdk.trace.export import SpanExportResult
+
 from shared.adapters.telemetry import otlp
 from shared.adapters.telemetry.otlp import OtlpSink
 
 
 class Exporter:
-    """Keeps batches; waits for `gate` first, and fails while `failing`."""
+    """Keeps batches; waits for `gate` first, and fails `failing` times."""
 
     def __init__(self, *, open_gate=True):
-        self.batches, self.gate, self.failing, self.closed = [], threading.Event(), False, False
-        self.reached = threading.Event()
+        self.batches, self.gate, self.failing, self.closed = [], threading.Event(), 0, False
+        self.reached, self.delivered = threading.Event(), threading.Event()
         if open_gate:
             self.gate.set()
 
@@ -19,9 +21,13 @@ class Exporter:
         self.reached.set()
         assert self.gate.wait(10)
         if self.failing:
-            self.failing = False
-            raise ConnectionError("away")
+            self.failing -= 1
+            if self.failing % 2:
+                raise ConnectionError("away")
+            return SpanExportResult.FAILURE
         self.batches.append(list(spans))
+        self.delivered.set()
+        return SpanExportResult.SUCCESS
 
     def shutdown(self):
         self.closed = True
@@ -71,13 +77,27 @@ def test_a_queue_that_is_full_drops_whole_families_at_once_without_waiting(monke
     assert sent == [s for name in ("first", "0", "1", "2", "3") for s in family(name)]
 
 
-def test_a_failed_request_does_not_end_the_thread():
+def test_a_failed_request_is_tried_again_and_does_not_end_the_thread():
     exporter = Exporter(open_gate=False)
-    exporter.failing = True
-    sink = OtlpSink(exporter, linger_s=0.01)
-    sink.export(family("lost"))
-    assert exporter.reached.wait(10)
-    sink.export(family("kept"))
+    exporter.failing = 2
+    sink = OtlpSink(exporter, linger_s=0.01, backoff_s=0.001)
+    sink.export(family("first"))
     exporter.gate.set()
+    assert exporter.delivered.wait(10)
+    sink.export(family("second"))
     sink.close(10)
-    assert exporter.batches == [family("kept")]
+    assert exporter.batches == [family("first"), family("second")]
+
+
+def test_spans_that_are_always_refused_make_way_for_others(monkeypatch):
+    monkeypatch.setattr(otlp, "MAX_TRIES", 3)
+    exporter = Exporter(open_gate=False)
+    exporter.failing = 3
+    sink = OtlpSink(exporter, linger_s=0.01, backoff_s=0.001)
+    sink.export(family("refused"))
+    assert exporter.reached.wait(10)
+    sink.export(family("taken"))
+    exporter.gate.set()
+    assert exporter.delivered.wait(10)
+    sink.close(10)
+    assert exporter.batches == [family("taken")]

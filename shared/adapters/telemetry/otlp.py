@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import structlog
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 log = structlog.get_logger(__name__)
 
 MAX_FAMILIES = 4096  # waiting for a collector that is away; past that whole families are dropped
 MAX_SPANS_A_REQUEST = 512
+MAX_TRIES = 10  # of one request, beside the exporter's own; a refusal would come back forever
+BACKOFF_S = 1.0
+MAX_BACKOFF_S = 30.0
 LINGER_S = 0.2  # how long a family waits for company
 
 
@@ -22,9 +25,12 @@ class OtlpSink:
     which leaves orphans when the process is killed or the collector is away.)
     """
 
-    def __init__(self, exporter: SpanExporter, *, linger_s: float = LINGER_S) -> None:
+    def __init__(
+        self, exporter: SpanExporter, *, linger_s: float = LINGER_S, backoff_s: float = BACKOFF_S
+    ) -> None:
         self._exporter = exporter
         self._linger_s = linger_s
+        self._backoff_s = backoff_s
         self._families: queue.Queue[Sequence[ReadableSpan]] = queue.Queue(MAX_FAMILIES)
         self._closing = threading.Event()
         self._dropped = 0
@@ -58,7 +64,16 @@ class OtlpSink:
                     batch.extend(self._families.get_nowait())
                 except queue.Empty:
                     break
+            self._deliver(batch)
+
+    def _deliver(self, batch: Sequence[ReadableSpan]) -> None:
+        for attempt in range(MAX_TRIES):
             try:
-                self._exporter.export(batch)
+                if self._exporter.export(batch) is SpanExportResult.SUCCESS:
+                    return
+                reason = "the collector did not take them"
             except Exception as error:
-                log.warning("spans lost", reason=str(error), count=len(batch))
+                reason = str(error)
+            if self._closing.wait(min(self._backoff_s * 2**attempt, MAX_BACKOFF_S)):
+                break
+        log.warning("spans lost", reason=reason, count=len(batch))
