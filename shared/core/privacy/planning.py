@@ -1,0 +1,74 @@
+"""How much noise a plan needs, and how long a budget lasts."""
+
+import math
+from collections.abc import Sequence
+
+from shared.core.privacy.accountants import epsilon
+from shared.core.privacy.mechanisms import Mechanism
+from shared.errors import FedloraError
+
+DECIMALS = 4
+LEAST_NOISE, MOST_NOISE = 0.3, 1000.0
+
+
+class NoiseNotFound(FedloraError):
+    """No noise multiplier in the supported range meets the target."""
+
+
+def noise_multiplier_for(
+    target_epsilon: float, delta: float, sampling_rate: float, total_steps: int, accountant: str = "pld"
+) -> float:
+    """The least noise multiplier, rounded up to 4 decimals, whose plan stays at or under the target.
+
+    Args:
+        target_epsilon: > 0.
+        delta: in (0, 1).
+        sampling_rate: q.
+        total_steps: over all rounds.
+        accountant: as in `epsilon`.
+
+    Returns: sigma / C, with epsilon(plan) <= target_epsilon checked for the rounded figure.
+    Raises: NoiseNotFound when even 1000 is too little.
+    """
+
+    def fits(noise: float) -> bool:
+        return epsilon([Mechanism(sampling_rate, noise, total_steps)], delta, accountant) <= target_epsilon
+
+    low, high = LEAST_NOISE, 1.0
+    while not fits(high):
+        low, high = high, high * 2
+        if high > MOST_NOISE:
+            raise NoiseNotFound(f"epsilon {target_epsilon} cannot be met over {total_steps} steps")
+    step = 10.0**-DECIMALS
+    while high - low > step / 2:
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    rounded = math.ceil(high / step) * step
+    while not fits(rounded):
+        rounded += step
+    return round(rounded, DECIMALS)
+
+
+def rounds_left(
+    spent: Sequence[Mechanism],
+    a_round: Mechanism,
+    target_epsilon: float,
+    delta: float,
+    longest: int = 1 << 20,
+) -> int:
+    """How many more rounds like `a_round` stay at or under the target, at most `longest`."""
+
+    def fits(count: int) -> bool:
+        more = Mechanism(a_round.sampling_rate, a_round.noise_multiplier, a_round.steps * count)
+        return epsilon([*spent, more], delta) <= target_epsilon
+
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while high <= longest and fits(high):
+        low, high = high, high * 2
+    high = min(high, longest + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
