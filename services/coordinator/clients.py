@@ -1,0 +1,52 @@
+"""Clients as they join, answer, and give signs of life."""
+
+from services.coordinator.context import Coordination
+from services.coordinator.jobs import announce
+from services.coordinator.rounds import advance
+from services.coordinator.state import Client, Job, registered, with_declined, with_ready
+from shared.errors import Stale
+from shared.events import ClientDeclined, ClientJoined, ClientReady, ClientSeen
+from shared.ports import UnitOfWork
+
+
+async def on_client_joined(event: ClientJoined, unit: UnitOfWork, context: Coordination) -> None:
+    """Register the client, and ask it to take part in what is going on."""
+    client = registered(await unit.find(Client, event.client_id), event, unit.now)
+    await unit.save(client)
+    await context.seen(event.client_id)
+    for found in await unit.select(Job):
+        if found.active:
+            job = await unit.load(Job, *found.key)
+            await unit.save(job.replace(announced=tuple(sorted({*job.announced, event.client_id}))))
+            announce(job, event.client_id, unit)
+
+
+async def on_client_seen(event: ClientSeen, unit: UnitOfWork, context: Coordination) -> None:
+    """Refresh presence."""
+    await context.seen(event.client_id, event.activity)
+
+
+async def on_client_ready(event: ClientReady, unit: UnitOfWork, context: Coordination) -> None:
+    """Count the client in; the first round may begin."""
+    await unit.load(Client, event.client_id)
+    job = await unit.load(Job, event.job_id)
+    if not job.active:
+        raise Stale("the job has ended")
+    await context.seen(event.client_id)
+    job = with_ready(job, event)
+    await unit.save(job)
+    if not job.round_id:
+        await advance(job, unit, context)
+
+
+async def on_client_declined(event: ClientDeclined, unit: UnitOfWork, context: Coordination) -> None:
+    """Count the client out of the job; one round is secure aggregation's affair."""
+    if event.round_id is not None:
+        raise Stale("about one round")
+    job = await unit.load(Job, event.job_id)
+    if not job.active:
+        raise Stale("the job has ended")
+    job = with_declined(job, event.client_id, event.reason)
+    await unit.save(job)
+    if not job.round_id:
+        await advance(job, unit, context)

@@ -1,0 +1,187 @@
+"""Clients, jobs and rounds, and the pure decisions about them."""
+
+from collections import Counter
+from typing import ClassVar, Literal
+
+from pydantic import AwareDatetime
+
+from shared.core.privacy import noise_multiplier_for
+from shared.errors import Rejected
+from shared.events import ClientJoined, ClientReady
+from shared.events.values import BlobRef, Layout, LeftOut, PoissonGaussian, Reservation
+from shared.job.refusals import refusals
+from shared.job.specification import JobSpecification
+from shared.ports import State
+
+Outcome = Literal["completed", "budget-exhausted", "failed", "cancelled"]
+
+
+class Client(State):
+    """A client that joined; its verify key is the one it first came with."""
+
+    kind: ClassVar[str] = "client"
+
+    client_id: str
+    verify_key: bytes
+    joined_at: AwareDatetime
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The client."""
+        return (self.client_id,)
+
+
+class Job(State):
+    """A job from its submission on.
+
+    Attributes:
+        ready: client -> digest of the layout it can train.
+        layouts: digest -> layout, of those that were offered.
+        left_out: clients without part in the job, and why.
+        number: of the latest round; 0 before the first.
+        round_id: of the round in progress, or empty.
+    """
+
+    kind: ClassVar[str] = "job"
+
+    job_id: str
+    specification: JobSpecification
+    noise_multiplier: float
+    accepted_at: AwareDatetime
+    phase: Literal["gathering", "running", "ended", "refused"] = "gathering"
+    announced: tuple[str, ...] = ()
+    ready: dict[str, str] = {}
+    layouts: dict[str, Layout] = {}
+    left_out: dict[str, str] = {}
+    layout: Layout | None = None
+    adapter: BlobRef | None = None
+    number: int = 0
+    round_id: str = ""
+    completed: int = 0
+    failures: int = 0
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The job."""
+        return (self.job_id,)
+
+    @property
+    def active(self) -> bool:
+        """Whether clients may still take part."""
+        return self.phase in ("gathering", "running")
+
+    @property
+    def candidates(self) -> list[str]:
+        """Clients that can be in a cohort, sorted."""
+        return sorted(client for client in self.ready if client not in self.left_out)
+
+    @property
+    def mechanism(self) -> PoissonGaussian:
+        """What one client releases in one round."""
+        return PoissonGaussian(
+            sampling_rate=self.specification.privacy.sampling_rate,
+            noise_multiplier=self.noise_multiplier,
+            steps=self.specification.training.local_steps,
+        )
+
+
+class Round(State):
+    """One attempt at one round."""
+
+    kind: ClassVar[str] = "round"
+
+    job_id: str
+    round_id: str
+    number: int
+    cohort: tuple[str, ...]
+    root: str
+    started_at: AwareDatetime
+    deadline: AwareDatetime
+    phase: Literal["budgeting", "opening", "training", "completed", "aborted"] = "budgeting"
+    reservations: tuple[Reservation, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Job, round."""
+        return (self.job_id, self.round_id)
+
+    @property
+    def group_id(self) -> str:
+        """The only group."""
+        return f"{self.round_id}-g1"
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can happen to it."""
+        return self.phase in ("completed", "aborted")
+
+
+def registered(client: Client | None, event: ClientJoined, now: AwareDatetime) -> Client:
+    """The client after joining. Raises: Rejected when it comes with another key than before."""
+    if client is not None and client.verify_key != event.verify_key:
+        raise Rejected(f"{event.client_id} is registered with another verify key; a person must remove it")
+    return Client(client_id=event.client_id, verify_key=event.verify_key, joined_at=now)
+
+
+def planned_noise(specification: JobSpecification) -> float:
+    """The noise multiplier that all rounds of the job use."""
+    privacy = specification.privacy
+    if privacy.noise_multiplier != "auto":
+        return privacy.noise_multiplier
+    steps = specification.training.local_steps * specification.rounds.count
+    return noise_multiplier_for(privacy.epsilon, privacy.delta, privacy.sampling_rate, steps)
+
+
+def with_ready(job: Job, event: ClientReady) -> Job:
+    """The job once a client has said that it can take part."""
+    digest, client = event.layout.sha256, event.client_id
+    left_out = {name: reason for name, reason in job.left_out.items() if name != client}
+    reasons = [str(refusal) for refusal in refusals(job.specification, event.records)]
+    if reasons:
+        left_out[client] = reasons[0]
+    elif job.layout is not None and digest != job.layout.sha256:
+        left_out[client] = "its adapter layout differs from the job's"
+    return job.replace(
+        ready={**job.ready, client: digest},
+        layouts={**job.layouts, digest: event.layout},
+        left_out=left_out,
+    )
+
+
+def with_declined(job: Job, client_id: str, reason: str) -> Job:
+    """The job once a client has said that it takes no part."""
+    return job.replace(
+        ready={name: digest for name, digest in job.ready.items() if name != client_id},
+        left_out={**job.left_out, client_id: reason},
+    )
+
+
+def agreed(job: Job) -> Job:
+    """Fix the layout that a strict majority of the ready clients share, and leave the others out.
+
+    Returns the job as it is when there is no such majority.
+    """
+    if job.layout is not None:
+        return job
+    counts = Counter(job.ready[client] for client in job.candidates)
+    if not counts:
+        return job
+    digest, count = counts.most_common(1)[0]
+    if 2 * count <= counts.total():
+        return job
+    others = {client for client in job.candidates if job.ready[client] != digest}
+    reasons = dict.fromkeys(others, "its adapter layout differs from the majority's")
+    return job.replace(layout=job.layouts[digest], layouts={}, left_out={**job.left_out, **reasons})
+
+
+def gathered(job: Job, now: AwareDatetime) -> bool:
+    """Whether round 1 need not wait for more clients to answer; presence is another question."""
+    rounds = job.specification.rounds
+    if len(job.candidates) < rounds.min_clients:
+        return False
+    if (now - job.accepted_at).total_seconds() >= rounds.gather_s:
+        return True
+    if rounds.clients_per_round is not None and len(job.candidates) >= rounds.clients_per_round:
+        return True
+    return set(job.announced) <= {*job.ready, *job.left_out}

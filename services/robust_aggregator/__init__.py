@@ -1,0 +1,1 @@
+"""Sums in, one trustworthy update a round out."""
