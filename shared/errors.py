@@ -27,7 +27,7 @@ class Unroutable(Unavailable):
     """Nobody has declared a queue for this event yet."""
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)  # not frozen: Python sets __traceback__ on what is raised
 class Refused(FedloraError):
     """A request that a person made and can mend.
 

@@ -1,7 +1,6 @@
 """The one loop of every service: decode, deduplicate, handle, commit, acknowledge, publish."""
 
 import asyncio
-import signal
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -198,12 +197,3 @@ class Service(Generic[C]):
         finally:
             for wait in waits:
                 wait.cancel()
-
-
-async def run_until_signalled(service: Service[Any]) -> None:
-    """Run; SIGTERM or SIGINT drains it."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await service.run(stop)

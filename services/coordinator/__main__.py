@@ -1,20 +1,20 @@
 """The coordinator's composition root: `python -m services.coordinator`."""
 
-import asyncio
-
 from services.coordinator.context import Coordination
 from services.coordinator.handlers import HANDLERS
 from services.coordinator.settings import CoordinatorSettings
-from shared.adapters.health import serve_health
-from shared.adapters.infrastructure import Endpoints, Infrastructure, open_infrastructure
-from shared.adapters.telemetry import configure_logging
-from shared.service import Service, queue_for, run_until_signalled
+from shared.adapters.infrastructure import Infrastructure
+from shared.service import Service, queue_for
+from shared.serving import main_of
 
 NAME = "coordinator"
 
 
-async def build(infrastructure: Infrastructure, settings: CoordinatorSettings) -> Service[Coordination]:
-    """The service on `infrastructure`."""
+async def build(
+    infrastructure: Infrastructure, settings: CoordinatorSettings | None = None
+) -> Service[Coordination]:
+    """The service on `infrastructure`; settings come from the environment unless given."""
+    settings = settings or CoordinatorSettings()
     context = Coordination(
         blobs=infrastructure.blobs,
         cache=infrastructure.cache,
@@ -25,29 +25,5 @@ async def build(infrastructure: Infrastructure, settings: CoordinatorSettings) -
     return Service(NAME, queue_for(NAME, HANDLERS), HANDLERS, context, infrastructure)
 
 
-async def serve(endpoints: Endpoints, settings: CoordinatorSettings) -> None:
-    """Run until SIGTERM or SIGINT."""
-    infrastructure = await open_infrastructure(NAME, endpoints)
-    health: asyncio.Task[None] | None = None
-    try:
-        service = await build(infrastructure, settings)
-        if endpoints.health_port is not None:
-            health = asyncio.create_task(
-                serve_health(endpoints.health_port, lambda: True, service.ready, host=endpoints.health_host)
-            )
-        await run_until_signalled(service)
-    finally:
-        if health is not None:
-            health.cancel()
-            await asyncio.gather(health, return_exceptions=True)
-        await infrastructure.close()
-
-
-def main() -> None:
-    """Read the environment and serve."""
-    configure_logging(NAME)
-    asyncio.run(serve(Endpoints(), CoordinatorSettings()))
-
-
 if __name__ == "__main__":
-    main()
+    main_of(NAME, build)

@@ -36,7 +36,7 @@ class Problem:
         return f"{where}{name}{self.reason}; {self.remedy}"
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)  # not frozen: Python sets __traceback__ on what is raised
 class JobFileError(FedloraError):
     """All mistakes of one job file, in the order of its lines."""
 

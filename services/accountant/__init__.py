@@ -1,0 +1,1 @@
+"""The privacy ledger: reserves before anyone trains, and refuses what would overspend."""

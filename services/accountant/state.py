@@ -1,0 +1,164 @@
+"""What each client has spent and reserved, and the rules by which that may grow."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from shared.core.privacy import Mechanism, composed, epsilon
+from shared.core.privacy.mechanisms import without
+from shared.errors import Rejected, Stale
+from shared.events.ids import ClientId, JobId, ReservationId, RoundId
+from shared.events.values import PoissonGaussian
+from shared.ports import State
+
+TOLERANCE = 1e-9  # on epsilon, for the planned sigma is rounded up and its epsilon down by float noise
+
+
+class Spending(BaseModel):
+    """One client's composition, run-length encoded."""
+
+    model_config = ConfigDict(frozen=True)
+    mechanisms: tuple[PoissonGaussian, ...] = ()
+
+    def core(self) -> tuple[Mechanism, ...]:
+        """As the accountants take it."""
+        return tuple(mechanism_of(value) for value in self.mechanisms)
+
+    def plus(self, mechanism: PoissonGaussian) -> "Spending":
+        """With one more."""
+        return _spending(composed([*self.core(), mechanism_of(mechanism)]))
+
+    def minus(self, mechanism: PoissonGaussian) -> "Spending":
+        """Less one that was never released. Raises: ValueError when it is not contained."""
+        return _spending(without(self.core(), mechanism_of(mechanism)))
+
+    def epsilon(self, delta: float, accountant: str = "pld") -> float:
+        """Of the whole composition."""
+        return epsilon(self.core(), delta, accountant)
+
+
+class Ledger(State):
+    """Spent and reserved by client: of one job, or (job_id empty) of the federation's whole life."""
+
+    kind: ClassVar[str] = "ledger"
+    job_id: str
+    clients: dict[ClientId, Spending] = {}
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The job, or `all`."""
+        return ("job", self.job_id) if self.job_id else ("all",)
+
+    def of(self, client_id: ClientId) -> Spending:
+        """One client's."""
+        return self.clients.get(client_id, Spending())
+
+    def with_client(self, client_id: ClientId, spending: Spending) -> "Ledger":
+        """A copy with one client's composition replaced."""
+        return self.model_copy(update={"clients": {**self.clients, client_id: spending}})
+
+
+class Held(State):
+    """One client's reservation for one round, and how it ended."""
+
+    kind: ClassVar[str] = "reservation"
+    reservation_id: ReservationId
+    job_id: JobId
+    round_id: RoundId
+    client_id: ClientId
+    mechanism: PoissonGaussian
+    status: Literal["reserved", "committed", "expired", "released"] = "reserved"
+    epsilon_after: float
+    epsilon_rdp_after: float
+    epsilon_limit: float
+    delta: float
+    expires_at: datetime
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """By round, then client."""
+        return (self.round_id, self.client_id)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The ceilings of one request.
+
+    Attributes:
+        epsilon, delta: of the job.
+        client_epsilon, client_delta: of the client over all its jobs.
+    """
+
+    epsilon: float
+    delta: float
+    client_epsilon: float
+    client_delta: float
+
+
+@dataclass(frozen=True)
+class Granted:
+    """The client may spend; its compositions with the new mechanism in them."""
+
+    in_job: Spending
+    overall: Spending
+    epsilon_after: float
+
+
+@dataclass(frozen=True)
+class Denied:
+    """The client may not spend."""
+
+    reason: str
+
+
+def decide(in_job: Spending, overall: Spending, asked: PoissonGaussian, limits: Limits) -> Granted | Denied:
+    """Whether what was spent, what is reserved and what is asked stay under both limits together."""
+    job_after, overall_after = in_job.plus(asked), overall.plus(asked)
+    epsilon_after = job_after.epsilon(limits.delta)
+    if epsilon_after > limits.epsilon + TOLERANCE:
+        before = in_job.epsilon(limits.delta)
+        return Denied(
+            f"epsilon {before:.3f} is spent of {limits.epsilon:g}; "
+            f"this round would make it {epsilon_after:.3f}"
+        )
+    overall_epsilon = overall_after.epsilon(limits.client_delta)
+    if overall_epsilon > limits.client_epsilon + TOLERANCE:
+        return Denied(
+            f"over all jobs epsilon would be {overall_epsilon:.3f} at delta {limits.client_delta:g}, "
+            f"limit {limits.client_epsilon:g}"
+        )
+    return Granted(job_after, overall_after, epsilon_after)
+
+
+def settle(held: Held, steps: int) -> tuple[Held, PoissonGaussian | None]:
+    """Count what the client reports.
+
+    Returns: the settled reservation, and the part of its mechanism that was not used.
+    Raises: Stale when it was settled before (an expired one stays spent, whatever comes later);
+        Rejected when more is reported than was reserved.
+    """
+    if held.status != "reserved":
+        raise Stale(f"{held.reservation_id} is {held.status}")
+    reserved = held.mechanism
+    if steps > reserved.steps:
+        raise Rejected(f"{held.client_id} reports {steps} steps of {reserved.steps} reserved")
+    unused = reserved.model_copy(update={"steps": reserved.steps - steps}) if steps < reserved.steps else None
+    used = reserved.model_copy(update={"steps": steps})
+    status = "committed" if steps else "released"
+    return held.replace(status=status, mechanism=used), unused
+
+
+def mechanism_of(value: PoissonGaussian) -> Mechanism:
+    """The event's value as the core's."""
+    return Mechanism(value.sampling_rate, value.noise_multiplier, value.steps)
+
+
+def _spending(mechanisms: tuple[Mechanism, ...]) -> Spending:
+    return Spending(
+        mechanisms=tuple(
+            PoissonGaussian(sampling_rate=m.sampling_rate, noise_multiplier=m.noise_multiplier, steps=m.steps)
+            for m in mechanisms
+        )
+    )

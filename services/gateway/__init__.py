@@ -1,0 +1,1 @@
+"""The gateway: what people see of the federation, and how they ask it for work."""

@@ -1,0 +1,56 @@
+"""The global adapter as a zip of the folder that `PeftModel.from_pretrained` loads."""
+
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+
+from shared.core.lora import from_safetensors, initial_tensor, write_peft_adapter
+
+from shared.events.values import Layout
+from shared.job.specification import JobSpecification, Task
+
+
+def zipped_adapter(specification: JobSpecification, layout: Layout, trained: bytes) -> bytes:
+    """Trained tensors, and the frozen ones that everybody derives from the job's seed, as PEFT files.
+
+    Args:
+        specification: the job.
+        layout: every tensor of the adapter, trained or not.
+        trained: safetensors of the trained ones.
+    """
+    tensors = from_safetensors(trained)
+    for tensor in layout.tensors:
+        if tensor.name not in tensors:
+            tensors[tensor.name] = initial_tensor(
+                specification.seed, tensor.name, tensor.shape, specification.lora.method
+            )
+    content = io.BytesIO()
+    with tempfile.TemporaryDirectory() as name:
+        write_peft_adapter(Path(name), peft_config(specification, layout), tensors)
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(Path(name).iterdir()):
+                archive.write(file, file.name)
+    return content.getvalue()
+
+
+def peft_config(specification: JobSpecification, layout: Layout) -> dict[str, object]:
+    """What PEFT's adapter_config.json says of this job."""
+    lora, model = specification.lora, specification.model
+    names = [tensor.name for tensor in layout.tensors]
+    adapted = {name.rpartition(".lora_")[0].rpartition(".")[2] for name in names if ".lora_" in name}
+    heads = {name.removeprefix("base_model.model.").split(".")[0] for name in names if ".lora_" not in name}
+    classifies = model.task is Task.SEQUENCE_CLASSIFICATION
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS" if classifies else "CAUSAL_LM",
+        "base_model_name_or_path": model.base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha or 2 * lora.rank,
+        "lora_dropout": 0.0,
+        "target_modules": sorted(adapted),
+        "modules_to_save": sorted(heads) or None,
+        "bias": "none",
+        "inference_mode": True,
+        "fan_in_fan_out": False,
+    }

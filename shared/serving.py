@@ -1,0 +1,73 @@
+"""A service as a process: connect, serve, answer health checks, drain on SIGTERM."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from shared.adapters.health import serve_health
+from shared.adapters.infrastructure import Endpoints, Infrastructure, open_infrastructure
+from shared.adapters.telemetry import configure_logging
+from shared.errors import Unavailable
+from shared.service import Service
+
+log = structlog.get_logger()
+
+RECONNECT_S = (0.5, 1.0, 2.0, 5.0)
+Build = Callable[[Infrastructure], Awaitable[Service[Any]]]
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def connect(
+    name: str, endpoints: Endpoints, stop: asyncio.Event, *, login: str = ""
+) -> Infrastructure | None:
+    """Try until broker and database answer; None when `stop` came first."""
+    attempt = 0
+    while not stop.is_set():
+        try:
+            return await open_infrastructure(name, endpoints, login=login)
+        except Unavailable as error:
+            log.warning("waiting for the broker and the database", service=name, reason=str(error))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)]):
+                await stop.wait()
+        attempt += 1
+    return None
+
+
+async def serve(name: str, endpoints: Endpoints, build: Build) -> None:
+    """Run the service that `build` makes until SIGTERM or SIGINT; then drain it."""
+    stop = stop_on_signals()
+    infrastructure = await connect(name, endpoints, stop)
+    if infrastructure is None:
+        return
+    health: asyncio.Task[None] | None = None
+    try:
+        service = await build(infrastructure)
+        if endpoints.health_port is not None:
+            health = asyncio.create_task(
+                serve_health(endpoints.health_port, lambda: True, service.ready, host=endpoints.health_host)
+            )
+        await service.run(stop)
+    finally:
+        if health is not None:
+            health.cancel()
+            await asyncio.gather(health, return_exceptions=True)
+        await infrastructure.close()
+
+
+def main_of(name: str, build: Build) -> None:
+    """The body of every `python -m services.<name>`: settings come from the environment."""
+    configure_logging(name)
+    asyncio.run(serve(name, Endpoints(), build))
