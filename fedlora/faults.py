@@ -8,7 +8,7 @@ EXIT_TROUBLE = 1  # the world's fault: a service is away, a job failed
 EXIT_MISTAKE = 2  # the person's: a file, an option, a job that cannot run
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)  # not frozen: Python sets __traceback__ on what is raised
 class Fault(FedloraError):
     """Something a person must know: what is wrong, and what to do about it."""
 

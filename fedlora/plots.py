@@ -64,9 +64,9 @@ def lines(series: Mapping[str, Sequence[Point]], x_name: str, y_name: str, limit
 def _axes(top: float, xs: Sequence[float], x_name: str, y_name: str) -> list[str]:
     bottom = HEIGHT - BOTTOM
     parts = [
-        f'<line x1="{LEFT}" y1="{TOP}" x2="{LEFT}" y2="{bottom}" stroke="currentColor" opacity=".4"/>',
-        f'<line x1="{LEFT}" y1="{bottom}" x2="{WIDTH - RIGHT}" y2="{bottom}" stroke="currentColor" opacity=".4"/>',
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_name)}</text>',
+        f'<path d="M{LEFT},{TOP} V{bottom} H{WIDTH - RIGHT}" fill="none" stroke="currentColor" opacity=".4"/>',
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" '
+        f'text-anchor="middle">{escape(x_name)}</text>',
         f'<text x="12" y="{(TOP + bottom) / 2}" transform="rotate(-90 12 {(TOP + bottom) / 2})" '
         f'text-anchor="middle">{escape(y_name)}</text>',
     ]
@@ -90,5 +90,7 @@ def _number(value: float) -> str:
 
 def _svg(width: int, height: int, parts: Sequence[str]) -> str:
     style = "font: 12px system-ui, sans-serif; fill: currentColor; max-width: 100%; height: auto"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
+    )
     return head + f'style="{style}">' + "".join(parts) + "</svg>"

@@ -105,7 +105,9 @@ _DESCRIBERS: dict[str, Callable[[dict[str, Any]], str]] = {
         f"{data['outcome']} after {data['rounds_completed']} rounds"
         + (f": {data['reason']}" if data["reason"] else "")
     ),
-    "round.opened": lambda data: f"round {data['number']}: {len(data['cohort'])} clients train{_left_out(data)}",
+    "round.opened": lambda data: (
+        f"round {data['number']}: {len(data['cohort'])} clients train{_left_out(data)}"
+    ),
     "round.completed": lambda data: (
         f"round {data['number']}: {len(data['contributors'])} updates, norm {data['update_norm']:.4g}"
         f"{_left_out(data)}"
