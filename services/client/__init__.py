@@ -1,0 +1,1 @@
+"""The client worker: trains on data that never leaves its machine."""

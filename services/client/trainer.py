@@ -1,0 +1,89 @@
+"""What the worker needs from training; fulfilled by services/client/training with torch, by fakes in tests."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import FedloraError
+from shared.events.ids import JobId, RoundId
+from shared.events.values import Layout, PoissonGaussian
+from shared.job.specification import JobSpecification
+
+
+class Cancelled(FedloraError):
+    """The round or the job ended while training was going on; nothing was released."""
+
+
+@dataclass(frozen=True)
+class DataError(FedloraError):
+    """The data cannot be trained on; `row` counts from 1 (0: the file as a whole)."""
+
+    row: int
+    column: str
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"row {self.row}" if self.row else "the file"
+        return f"{place}{f', column {self.column!r}' if self.column else ''}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The model is loaded and the data is valid.
+
+    Attributes:
+        layout: the adapter's tensors.
+        records: usable records, counted on this machine; private until the owner declares them.
+        skipped: rows that were left out, with reasons; stays on this machine.
+    """
+
+    layout: Layout
+    records: int
+    skipped: tuple[DataError, ...]
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """One round's work.
+
+    Attributes:
+        adapter: trainable tensors at the start, float32, by PEFT name.
+        mechanism: sampling rate, noise and number of steps; neither more nor less is done.
+        declared_records: the public record count that the mean gradient is divided by (with q).
+    """
+
+    job_id: JobId
+    round_id: RoundId
+    specification: JobSpecification
+    data: Path
+    adapter: Mapping[str, NDArray[np.float32]]
+    mechanism: PoissonGaussian
+    declared_records: int
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The update: new minus old trainable tensors, flattened in layout order, (d,) float32."""
+
+    update: NDArray[np.float32]
+    steps: int
+    seconds: float
+
+
+Progress = Callable[[str, int, int], None]  # phase, done, of
+
+
+class Trainer(Protocol):
+    """Blocking; the worker calls it in a thread, one call at a time for each trainer."""
+
+    def prepare(self, job_id: JobId, specification: JobSpecification, data: Path) -> Prepared:
+        """Load model and data. Raises: Refused, DataError."""
+        ...
+
+    def train(self, task: TrainingTask, progress: Progress, cancelled: Callable[[], bool]) -> TrainingResult:
+        """Train privately. Raises: Cancelled when `cancelled()` becomes true."""
+        ...

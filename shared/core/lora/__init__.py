@@ -1,0 +1,14 @@
+"""LoRA adapters as arrays: initial values, flattening, and PEFT's file format, without torch."""
+
+from shared.core.lora.files import from_safetensors, to_safetensors, write_peft_adapter
+from shared.core.lora.initialisation import initial_tensor
+from shared.core.lora.vectors import flatten, unflatten
+
+__all__ = [
+    "flatten",
+    "from_safetensors",
+    "initial_tensor",
+    "to_safetensors",
+    "unflatten",
+    "write_peft_adapter",
+]
