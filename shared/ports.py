@@ -196,6 +196,11 @@ class UnitOfWork(Protocol):
         """When handling began; the only clock a handler sees."""
         ...
 
+    @property
+    def trace(self) -> str:
+        """traceparent of the root span of the event being handled, or empty."""
+        ...
+
     async def load(self, kind: type[S], *key: str) -> S:
         """The state, locked until the end. Raises: Unavailable when it does not exist (yet)."""
         ...
@@ -297,6 +302,11 @@ class Telemetry(Protocol):
 
     def span(self, name: str, **attributes: Any) -> AbstractContextManager[None]:  # noqa: ANN401
         """A piece of work within the span in progress; an error is recorded and passed on."""
+        ...
+
+    def resume(self, traceparent: str, name: str) -> AbstractContextManager[None]:
+        """A span of work done outside any message's handling: a child of the root `traceparent`, which
+        was kept in a state; the start of a trace of its own when that is empty."""
         ...
 
     def current(self) -> str:

@@ -20,6 +20,10 @@ class NoTelemetry:
         """See the port."""
         return nullcontext()
 
+    def resume(self, traceparent: str, name: str) -> AbstractContextManager[None]:
+        """See the port."""
+        return nullcontext()
+
     def current(self) -> str:
         """See the port."""
         return ""

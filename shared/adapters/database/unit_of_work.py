@@ -67,6 +67,11 @@ class DatabaseUnitOfWork:
         """When handling began."""
         return self._now
 
+    @property
+    def trace(self) -> str:
+        """See the port."""
+        return self._cause.traceparent if self._cause else ""
+
     async def load(self, kind: type[S], *key: str) -> S:
         """See the port."""
         state = await self.find(kind, *key)

@@ -136,6 +136,19 @@ class OpenTelemetry:
         ):
             yield
 
+    @contextmanager
+    def resume(self, traceparent: str, name: str) -> Iterator[None]:
+        """See the port."""
+        parent = w3c.parse(traceparent)
+        context = trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent else Context()
+        with (
+            self._tracer.start_as_current_span(
+                name, context=context, record_exception=False, set_status_on_exception=False
+            ) as span,
+            _recorded(span),
+        ):
+            yield
+
     def current(self) -> str:
         """See the port."""
         return w3c.render(trace.get_current_span().get_span_context())
