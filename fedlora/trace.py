@@ -57,17 +57,23 @@ class Trace:
         return line + (f", {self.dangling} unresolved links" if self.dangling else "")
 
 
-def assemble(spans: Iterable[SpanRecord]) -> Trace:
-    """Put the spans of one trace together; a root that was exported twice counts once."""
+def assemble(spans: Iterable[SpanRecord], elsewhere: Iterable[SpanRecord] = ()) -> Trace:
+    """Put the spans of one trace together; a root that was exported twice counts once.
+
+    Args:
+        spans: those of the trace.
+        elsewhere: further spans that links may lead to: the round before, the job's beginning.
+    """
     unique = {(span.trace_id, span.span_id): span for span in spans}
     ordered = tuple(sorted(unique.values(), key=lambda span: (span.start_ns, span.span_id)))
+    reachable = {*unique, *((span.trace_id, span.span_id) for span in elsewhere)}
     return Trace(
         spans=ordered,
         roots=tuple(span for span in ordered if not span.parent_id),
         orphans=tuple(
             span for span in ordered if span.parent_id and (span.trace_id, span.parent_id) not in unique
         ),
-        dangling=sum(link not in unique for span in ordered for link in span.links),
+        dangling=sum(link not in reachable for span in ordered for link in span.links),
     )
 
 
@@ -86,7 +92,7 @@ def load(path: Path, round_id: str) -> Trace:
         raise Refused("round", f"no span of {round_id} in {path.name}", f"rounds found there: {known}")
     # The round's own trace has nearly all of its messages; a straggler may have come without context.
     trace_id = max(counts, key=counts.__getitem__)
-    return assemble(span for span in everything if span.trace_id == trace_id)
+    return assemble((span for span in everything if span.trace_id == trace_id), everything)
 
 
 def rounds(spans: Iterable[SpanRecord]) -> list[str]:

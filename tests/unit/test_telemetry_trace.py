@@ -56,6 +56,13 @@ def test_a_root_exported_twice_counts_once_and_the_trace_is_whole(tmp_path):
     assert trace.rounds([*ROUND, other]) == ["job-1-r1", "job-1-r2"]
 
 
+def test_a_link_to_another_trace_of_the_file_is_resolved(tmp_path):
+    before = span(9, trace_id="b" * 32, attributes={"fedlora.round_id": "job-1-r0"})
+    first = span(5, 1, links=(("b" * 32, before.span_id),))
+    assert trace.load(write(tmp_path / "spans", [*ROUND, first, before]), "job-1-r1").dangling == 0
+    assert trace.load(write(tmp_path / "spans", [*ROUND, first]), "job-1-r1").dangling == 1
+
+
 def test_a_missing_parent_and_a_second_root_are_told(tmp_path):
     found = trace.assemble([*ROUND, span(7, 77), span(8), span(6, 1, links=((TRACE, "f" * 16),))])
     assert not found.whole and len(found.roots) == 2 and len(found.orphans) == 1 and found.dangling == 1
