@@ -1,0 +1,96 @@
+"""The client worker's composition root: `python -m services.client`."""
+
+import asyncio
+
+from services.client.handlers import HANDLERS, Desk
+from services.client.identity import load_signing_key
+from services.client.policy import read_policy
+from services.client.settings import ClientSettings
+from services.client.trainer import Trainer
+from services.client.worker import Worker
+from shared.adapters.health import serve_health
+from shared.adapters.infrastructure import Endpoints, Infrastructure, open_infrastructure
+from shared.adapters.telemetry import configure_logging
+from shared.events import ClientJoined
+from shared.ports import UnitOfWork
+from shared.service import Service, inbox_for, run_until_signalled
+
+NAME = "client"
+
+
+class ClientService(Service[Desk]):
+    """The service loop over the client's inbox, with the working loop and the signs of life beside it."""
+
+    def __init__(self, infrastructure: Infrastructure, settings: ClientSettings, trainer: Trainer) -> None:
+        desk = Desk(settings.client_id, read_policy(settings.policy_path))
+        super().__init__(
+            settings.client_id, inbox_for(settings.client_id, HANDLERS), HANDLERS, desk, infrastructure
+        )
+        self._key = load_signing_key(settings.key_path)
+        self.worker = Worker(
+            desk=desk,
+            trainer=trainer,
+            signing_key=self._key,
+            data=settings.data.expanduser(),
+            heartbeat_s=settings.heartbeat_s,
+            infrastructure=infrastructure,
+            transact=self.transact,
+        )
+
+    async def run(self, stop: asyncio.Event, started: asyncio.Event | None = None) -> None:
+        """As every service; joins first, and drains by cutting training short."""
+        await self.infrastructure.bus.declare(inbox_for(self.name, HANDLERS))
+        await self.transact(self._join)
+        working = asyncio.create_task(self.worker.run(stop), name=f"{self.name} work")
+        beating = asyncio.create_task(self.worker.beat(), name=f"{self.name} signs of life")
+        try:
+            await super().run(stop, started)
+        finally:
+            stop.set()
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+            await working
+
+    async def _join(self, unit: UnitOfWork) -> None:
+        verify_key = self._key.public_key().public_bytes_raw()
+        unit.publish(ClientJoined(client_id=self.name, verify_key=verify_key))
+
+
+async def build(infrastructure: Infrastructure, settings: ClientSettings, trainer: Trainer) -> ClientService:
+    """The worker on `infrastructure`. Raises: Refused when the owner's policy file has a mistake."""
+    return await asyncio.to_thread(ClientService, infrastructure, settings, trainer)
+
+
+async def serve(endpoints: Endpoints, settings: ClientSettings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    from services.client.training.trainer import LoraTrainer  # noqa: PLC0415 - torch, only where it trains
+
+    infrastructure = await open_infrastructure(settings.client_id, endpoints, login=settings.client_id)
+    health: asyncio.Task[None] | None = None
+    try:
+        trainer = LoraTrainer(span=infrastructure.telemetry.span, device=settings.device)
+        service = await build(infrastructure, settings, trainer)
+        if endpoints.health_port is not None:
+            health = asyncio.create_task(
+                serve_health(endpoints.health_port, lambda: True, service.ready, host=endpoints.health_host)
+            )
+        await run_until_signalled(service)
+    finally:
+        if health is not None:
+            health.cancel()
+            await asyncio.gather(health, return_exceptions=True)
+        await infrastructure.close()
+
+
+def main() -> None:
+    """Read the environment and serve."""
+    configure_logging(NAME)
+    endpoints = Endpoints()
+    settings = ClientSettings()
+    if "home" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"home": endpoints.home})
+    asyncio.run(serve(endpoints, settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""What the worker does with the server's messages: check, record, and wake the loop that works."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from services.client import ledger as ledgers
+from services.client import state
+from services.client.ledger import Ledger
+from services.client.policy import Policy, check
+from services.client.state import LocalJob, LocalRound, Pinned
+from shared.errors import Refused, Stale
+from shared.events import (
+    BudgetSpent,
+    ClientDeclined,
+    ClientReady,
+    JobAnnounced,
+    JobClosed,
+    RoundClosed,
+    RoundStarted,
+)
+from shared.events.values import PoissonGaussian
+from shared.ports import UnitOfWork
+from shared.service import Handlers
+
+
+@dataclass
+class Desk:
+    """What handlers and the working loop share. `stopped`: rounds whose training shall end."""
+
+    client_id: str
+    policy: Policy
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: set[str] = field(default_factory=set)
+
+
+async def on_job_announced(event: JobAnnounced, unit: UnitOfWork, desk: Desk) -> None:
+    """Record the job for preparation, or say why not; a repeated question gets the same answer."""
+    known = await unit.find(LocalJob, event.job_id)
+    if known is not None and known.phase != "declined":
+        same = (known.specification, known.noise_multiplier) == (event.specification, event.noise_multiplier)
+        if not same:
+            _decline_job(event.job_id, "the job was announced before on other terms", unit, desk)
+        elif known.phase == "ready":
+            await answer_ready(known, unit, desk)
+        return
+    job = state.announced(event, unit.trace)
+    refused = check(event.specification, event.noise_multiplier, desk.policy)
+    if refused is not None:
+        await unit.save(state.declined(job, str(refused)))
+        _decline_job(event.job_id, str(refused), unit, desk)
+        return
+    await unit.save(job)
+    desk.wake.set()
+
+
+async def on_round_started(event: RoundStarted, unit: UnitOfWork, desk: Desk) -> None:
+    """Reserve budget and record the round, or say why not."""
+    known = await unit.find(LocalRound, event.job_id, event.round_id)
+    if known is not None and known.started.reservation == event.reservation:
+        raise Stale("the round is known")
+    try:
+        await _accept(event, unit, desk)
+    except Refused as refused:
+        decline_round(event, str(refused), unit, desk)
+    else:
+        desk.wake.set()
+
+
+async def _accept(event: RoundStarted, unit: UnitOfWork, desk: Desk) -> None:
+    job = await unit.find(LocalJob, event.job_id)
+    if job is None or job.phase != "ready" or job.layout is None:
+        raise Refused("job_id", "this worker is not ready for the job", "announce it first")
+    if event.reservation.client_id != desk.client_id:
+        raise Refused("reservation.client_id", "the reservation is another's", "reserve for this client")
+    if event.deadline <= unit.now:
+        raise Refused("deadline", "the deadline has passed", "allow more time")
+    if event.layout_sha256 != job.layout.sha256:
+        raise Refused("layout_sha256", "the adapter has another layout", "send the job's adapter")
+    refused = check(job.specification, event.reservation.mechanism.noise_multiplier, desk.policy)
+    if refused is not None:
+        raise refused
+    pinned = await unit.find(Pinned, "worker") or Pinned()
+    pinned = state.pinned_key(pinned, event.aggregation_key)
+    ledger = await unit.find(Ledger, event.job_id) or new_ledger(job)
+    reserved = await asyncio.to_thread(ledgers.reserve, ledger, event.round_id, event.reservation)
+    await unit.save(pinned)
+    await unit.save(reserved)
+    await unit.save(LocalRound(started=event, trace=unit.trace))
+
+
+async def on_round_closed(event: RoundClosed, unit: UnitOfWork, desk: Desk) -> None:
+    """Stop training a round that is over."""
+    round_ = await unit.find(LocalRound, event.job_id, event.round_id)
+    if round_ is None:
+        raise Stale("the round is not known here")
+    await _close(round_, event.reason or event.outcome, unit, desk)
+
+
+async def on_job_closed(event: JobClosed, unit: UnitOfWork, desk: Desk) -> None:
+    """Stop whatever is still going on for the job."""
+    job = await unit.find(LocalJob, event.job_id)
+    if job is None:
+        raise Stale("the job is not known here")
+    await unit.save(job.replace(phase="closed", reason=event.reason or event.outcome))
+    for round_ in await unit.select(LocalRound, event.job_id):
+        if round_.phase == "accepted":
+            await _close(round_, event.reason or event.outcome, unit, desk)
+
+
+async def _close(round_: LocalRound, reason: str, unit: UnitOfWork, desk: Desk) -> None:
+    await unit.save(state.ended(round_, "closed", reason))
+    await give_back(round_.started, unit, desk)
+    desk.stopped.add(round_.started.round_id)
+
+
+async def give_back(started: RoundStarted, unit: UnitOfWork, desk: Desk, trace: str = "") -> None:
+    """Release the reservation of a round from which nothing left the client."""
+    await unit.save(ledgers.release(await unit.load(Ledger, started.job_id), started.round_id))
+    unit.publish(spent_event(started, 0, desk), correlation_id=started.round_id, trace=trace)
+
+
+async def answer_ready(job: LocalJob, unit: UnitOfWork, desk: Desk) -> None:
+    """Tell the coordinator that the worker is ready."""
+    pinned = await unit.load(Pinned, "worker")
+    if job.layout is None or pinned.records is None:
+        raise Stale("the job is not prepared")
+    unit.publish(
+        ClientReady(client_id=desk.client_id, job_id=job.job_id, layout=job.layout, records=pinned.records),
+        correlation_id=job.job_id,
+        trace=job.trace,
+    )
+
+
+def decline_round(started: RoundStarted, reason: str, unit: UnitOfWork, desk: Desk, trace: str = "") -> None:
+    """Say why this round is not trained; its reservation is free again."""
+    declined = ClientDeclined(
+        client_id=desk.client_id, job_id=started.job_id, round_id=started.round_id, reason=reason
+    )
+    unit.publish(declined, correlation_id=started.round_id, trace=trace)
+    unit.publish(spent_event(started, 0, desk), correlation_id=started.round_id, trace=trace)
+
+
+def spent_event(started: RoundStarted, steps: int, desk: Desk) -> BudgetSpent:
+    """What the round cost."""
+    return BudgetSpent(
+        client_id=desk.client_id,
+        job_id=started.job_id,
+        round_id=started.round_id,
+        reservation_id=started.reservation.reservation_id,
+        steps=steps,
+    )
+
+
+def new_ledger(job: LocalJob) -> Ledger:
+    """An empty ledger on the terms that the job announced."""
+    privacy = job.specification.privacy
+    return Ledger(
+        job_id=job.job_id,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        announced=PoissonGaussian(
+            sampling_rate=privacy.sampling_rate,
+            noise_multiplier=job.noise_multiplier,
+            steps=job.specification.training.local_steps,
+        ),
+    )
+
+
+def _decline_job(job_id: str, reason: str, unit: UnitOfWork, desk: Desk) -> None:
+    unit.publish(
+        ClientDeclined(client_id=desk.client_id, job_id=job_id, reason=reason), correlation_id=job_id
+    )
+
+
+HANDLERS: Handlers[Desk] = {
+    JobAnnounced: on_job_announced,
+    RoundStarted: on_round_started,
+    RoundClosed: on_round_closed,
+    JobClosed: on_job_closed,
+}

@@ -1,0 +1,281 @@
+"""The loop that does what handlers recorded: prepare jobs, train rounds, and hand over sealed updates."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from services.client import ledger as ledgers
+from services.client import state
+from services.client.handlers import Desk, answer_ready, give_back, spent_event
+from services.client.ledger import Ledger
+from services.client.state import LocalJob, LocalRound, Pinned
+from services.client.trainer import Cancelled, DataError, Prepared, Trainer, TrainingResult, TrainingTask
+from shared.adapters.infrastructure import Infrastructure
+from shared.core.lora import from_safetensors
+from shared.core.secagg import chunks, fixed_point, sealing
+from shared.errors import FedloraError, Refused, Rejected, Stale, Unavailable
+from shared.events import ClientDeclined, ClientSeen, Envelope, RoundStarted, UpdateSubmitted
+from shared.events.values import Layout
+from shared.ports import UnitOfWork
+
+RETRY_S = 1.0
+Transact = Callable[[Callable[[UnitOfWork], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
+log = structlog.get_logger()
+
+
+@dataclass
+class Worker:
+    """One client's work, one piece at a time. Whatever is recorded and unfinished is done again after
+    a crash; an update leaves only in the transaction that also writes the ledger."""
+
+    desk: Desk
+    trainer: Trainer
+    signing_key: Ed25519PrivateKey
+    data: Path
+    heartbeat_s: float
+    infrastructure: Infrastructure
+    transact: Transact
+    activity: str = "waiting"
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`; training in progress is cut short and done again at the next start."""
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                self.desk.wake.clear()
+                try:
+                    worked = await self._work_once(stop)
+                except Unavailable as error:
+                    log.info("work postponed", reason=str(error))
+                    await self._pause(stopping, RETRY_S)
+                    continue
+                except Stale as outcome:
+                    log.debug("work without effect", reason=str(outcome))
+                    continue
+                except Exception:
+                    log.exception("work failed")
+                    await self._pause(stopping, RETRY_S)
+                    continue
+                if not worked:
+                    self.activity = "waiting"
+                    await self._pause(stopping, None)
+        finally:
+            stopping.cancel()
+
+    async def beat(self) -> None:
+        """Give signs of life until cancelled."""
+        clock = self.infrastructure.clock
+        while True:
+            seen = ClientSeen(client_id=self.desk.client_id, activity=self.activity)
+            try:
+                await self.infrastructure.bus.publish(Envelope.wrap(seen))
+            except Unavailable as error:
+                log.debug("sign of life not sent", reason=str(error))
+            await clock.sleep_until(clock.now() + timedelta(seconds=self.heartbeat_s))
+
+    async def _pause(self, stopping: asyncio.Task[Any], seconds: float | None) -> None:
+        woken = asyncio.create_task(self.desk.wake.wait())
+        await asyncio.wait({woken, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        woken.cancel()
+
+    async def _work_once(self, stop: asyncio.Event) -> bool:
+        """The most urgent piece of work; whether there was one."""
+        async with self.infrastructure.units.begin() as unit:
+            rounds = [found for found in await unit.select(LocalRound) if found.phase == "accepted"]
+            jobs = [found for found in await unit.select(LocalJob) if found.phase == "announced"]
+        telemetry = self.infrastructure.telemetry
+        if rounds:
+            round_ = min(rounds, key=lambda found: found.started.deadline)
+            with telemetry.resume(round_.trace, "train round"):
+                await self._round(round_, stop)
+        elif jobs:
+            with telemetry.resume(jobs[0].trace, "prepare job"):
+                await self._job(jobs[0])
+        return bool(rounds or jobs)
+
+    async def _job(self, job: LocalJob) -> None:
+        self.activity = "preparing"
+        try:
+            with self.infrastructure.telemetry.span("prepare", job_id=job.job_id):
+                prepared = await asyncio.to_thread(
+                    self.trainer.prepare, job.job_id, job.specification, self.data
+                )
+        except (Refused, DataError) as error:
+            log.warning("job declined", job_id=job.job_id, reason=str(error))
+            await self._decline_job(job, str(error))
+        except Exception as error:
+            log.exception("preparation failed", job_id=job.job_id)
+            await self._decline_job(job, f"preparation failed: {type(error).__name__}")
+        else:
+            await self._ready(job, prepared)
+
+    async def _ready(self, job: LocalJob, prepared: Prepared) -> None:
+        for row in prepared.skipped[:20]:
+            log.warning("record skipped", row=row.row, column=row.column, reason=row.reason)
+
+        async def work(unit: UnitOfWork) -> None:
+            pinned = await unit.find(Pinned, "worker") or Pinned()
+            records = self.desk.policy.declared_records or pinned.records or prepared.records
+            await unit.save(pinned.replace(records=records))
+            ready = state.prepared(await unit.load(LocalJob, job.job_id), prepared.layout)
+            await unit.save(ready)
+            await answer_ready(ready, unit, self.desk)
+
+        await self.transact(work)
+
+    async def _decline_job(self, job: LocalJob, reason: str) -> None:
+        async def work(unit: UnitOfWork) -> None:
+            await unit.save(state.declined(await unit.load(LocalJob, job.job_id), reason))
+            unit.publish(
+                ClientDeclined(client_id=self.desk.client_id, job_id=job.job_id, reason=reason[:2000]),
+                correlation_id=job.job_id,
+                trace=job.trace,
+            )
+
+        await self.transact(work)
+
+    async def _round(self, round_: LocalRound, stop: asyncio.Event) -> None:
+        started = round_.started
+        if started.deadline <= self.infrastructure.clock.now():
+            await self._give_up(round_, "the deadline has passed")
+            return
+        try:
+            task = await self._task(round_)
+            result = await self._train(task, stop)
+            sealed = await asyncio.to_thread(self._seal, result, task, started)
+        except Cancelled:
+            log.info("training cut short", round_id=started.round_id)
+        except Unavailable:
+            raise
+        except FedloraError as error:
+            log.warning("round declined", round_id=started.round_id, reason=str(error))
+            await self._give_up(round_, str(error))
+        except Exception as error:
+            log.exception("training failed", round_id=started.round_id)
+            await self._give_up(round_, f"training failed: {type(error).__name__}")
+        else:
+            await self._submit(round_, sealed, result.steps)
+
+    async def _task(self, round_: LocalRound) -> TrainingTask:
+        """Everything that training needs. Raises: Rejected for an adapter that is not the job's."""
+        started = round_.started
+        async with self.infrastructure.units.begin() as unit:
+            job = await unit.load(LocalJob, started.job_id)
+            pinned = await unit.load(Pinned, "worker")
+        if job.layout is None or pinned.records is None:
+            raise Rejected("the job is not prepared")
+        self.activity = f"round {started.number}: loading"
+        with self.infrastructure.telemetry.span("load adapter", round_id=started.round_id):
+            adapter = from_safetensors(await self.infrastructure.blobs.get(started.adapter))
+        check_adapter(adapter, job.layout)
+        return TrainingTask(
+            job_id=started.job_id,
+            round_id=started.round_id,
+            specification=job.specification,
+            data=self.data,
+            adapter=adapter,
+            mechanism=started.reservation.mechanism,
+            declared_records=pinned.records,
+        )
+
+    async def _train(self, task: TrainingTask, stop: asyncio.Event) -> TrainingResult:
+        def progress(phase: str, done: int, of: int) -> None:
+            self.activity = f"{phase} {done}/{of}"
+
+        def cancelled() -> bool:
+            return stop.is_set() or task.round_id in self.desk.stopped
+
+        with self.infrastructure.telemetry.span("train", round_id=task.round_id):
+            return await asyncio.to_thread(self.trainer.train, task, progress, cancelled)
+
+    def _seal(
+        self, result: TrainingResult, task: TrainingTask, started: RoundStarted
+    ) -> list[UpdateSubmitted]:
+        """The upload's signed chunks. Raises: Rejected for an update that cannot be encoded."""
+        dimension = sum(tensor.size for tensor in task.adapter.values())
+        if result.update.shape != (dimension,):
+            raise Rejected(f"training gave an update of shape {result.update.shape}, ({dimension},) expected")
+        if not 0 <= result.steps <= task.mechanism.steps:
+            raise Rejected(f"training ran {result.steps} steps, {task.mechanism.steps} were reserved")
+        self.activity = "encrypting"
+        context = sealing.UploadContext(
+            started.job_id, started.round_id, started.group_id, self.desk.client_id
+        )
+        with self.infrastructure.telemetry.span("encrypt", round_id=started.round_id):
+            plain = fixed_point.to_bytes(fixed_point.encode(result.update))
+            sealed = sealing.seal(plain, started.aggregation_key, context)
+            return [self._signed(chunk, context) for chunk in chunks.split(sealed)]
+
+    def _signed(self, chunk: chunks.Chunk, context: sealing.UploadContext) -> UpdateSubmitted:
+        message = sealing.signing_message(context, chunk.index, chunk.count, chunk.sha256, chunk.payload)
+        return UpdateSubmitted(
+            client_id=context.client_id,
+            job_id=context.job_id,
+            round_id=context.round_id,
+            group_id=context.group_id,
+            index=chunk.index,
+            count=chunk.count,
+            upload_sha256=chunk.sha256,
+            payload=chunk.payload,
+            signature=sealing.sign(self.signing_key, message),
+        )
+
+    async def _submit(self, round_: LocalRound, upload: list[UpdateSubmitted], steps: int) -> None:
+        """Outbox, ledger and round in one transaction: before it nothing has left, after it the same
+        bytes leave until the broker has them. Raises: Stale when the round was closed meanwhile."""
+        started = round_.started
+        if started.deadline <= self.infrastructure.clock.now():
+            await self._give_up(round_, "training took longer than the deadline allows")
+            return
+        self.activity = "uploading"
+
+        async def work(unit: UnitOfWork) -> None:
+            found = await unit.load(LocalRound, *round_.key)
+            await unit.save(state.ended(found, "submitted"))
+            ledger = await unit.load(Ledger, started.job_id)
+            await unit.save(ledgers.commit(ledger, started.round_id, steps))
+            for event in upload:
+                unit.publish(event, correlation_id=started.round_id, trace=round_.trace)
+            spent = spent_event(started, steps, self.desk)
+            unit.publish(spent, correlation_id=started.round_id, trace=round_.trace)
+
+        with self.infrastructure.telemetry.span("upload", round_id=started.round_id, chunks=len(upload)):
+            await self.transact(work)
+
+    async def _give_up(self, round_: LocalRound, reason: str) -> None:
+        async def work(unit: UnitOfWork) -> None:
+            found = await unit.load(LocalRound, *round_.key)
+            await unit.save(state.ended(found, "declined", reason))
+            unit.publish(
+                ClientDeclined(
+                    client_id=self.desk.client_id,
+                    job_id=round_.started.job_id,
+                    round_id=round_.started.round_id,
+                    reason=reason[:2000],
+                ),
+                correlation_id=round_.started.round_id,
+                trace=round_.trace,
+            )
+            await give_back(round_.started, unit, self.desk, round_.trace)
+
+        await self.transact(work)
+
+
+def check_adapter(adapter: Mapping[str, NDArray[Any]], layout: Layout) -> None:
+    """Raises: Rejected unless `adapter` holds exactly the layout's trainable tensors, finite float32."""
+    expected = {tensor.name: tensor.shape for tensor in layout.trainable}
+    found = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+    if found != expected:
+        wrong = sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name))
+        raise Rejected(f"the adapter is not the job's: {', '.join(wrong[:3])}")
+    for name, tensor in adapter.items():
+        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            raise Rejected(f"the adapter's {name} is not finite float32")
