@@ -15,6 +15,7 @@ async def build(
     infrastructure: Infrastructure, settings: SecureAggregationSettings | None = None
 ) -> Service[Aggregation]:
     """The service on `infrastructure`, with the key in `settings.key_file`."""
+    settings = settings or SecureAggregationSettings()
     context = Aggregation(
         key=load_key(settings.key_file),
         blobs=infrastructure.blobs,

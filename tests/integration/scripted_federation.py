@@ -149,7 +149,7 @@ def specification(**changes):
         "data": {"text": "text"},
         "training": {"local_steps": 2},
         "privacy": {"noise_multiplier": 2.0, "sampling_rate": 0.1},
-        "rounds": {"count": 2, "min_clients": 2, "deadline_s": 20, "gather_s": 0.3},
+        "rounds": {"count": 2, "min_clients": 2, "deadline_s": 20, "gather_s": 5},
     }
     for section, values in changes.items():
         body[section] = {**body[section], **values}
@@ -198,7 +198,9 @@ class Federation:
 
 
 @asynccontextmanager
-async def federation(folder, names, *, bus_url="memory://", wrap=lambda bus: bus, settings=None, **options):
+async def federation(
+    folder, names, *, bus_url="memory://", wrap=lambda bus: bus, settings=None, accountant=None, **options
+):
     """Everything but the gateway, on one bus, with SQLite in `folder`."""
     async with AsyncExitStack() as stack:
         endpoints = Endpoints(home=folder, bus=bus_url, telemetry="off")
@@ -209,7 +211,7 @@ async def federation(folder, names, *, bus_url="memory://", wrap=lambda bus: bus
         settings = settings or CoordinatorSettings(look_again_s=0.2)
         plan = {
             "coordinator": lambda i: build_coordinator(i, settings),
-            "accountant": lambda i: build_accountant(i, AccountantSettings()),
+            "accountant": lambda i: build_accountant(i, accountant or AccountantSettings()),
             "secure_aggregation": lambda i: build_secure(
                 i, SecureAggregationSettings(key_file=folder / "key", rebuild_s=0)
             ),

@@ -6,8 +6,9 @@ import random
 import numpy as np
 import pytest
 from safetensors.numpy import load
-from shared.core.lora import initial_tensor
 
+from services.accountant.settings import AccountantSettings
+from shared.core.lora import initial_tensor
 from shared.events import (
     JobCancelled,
     JobEnded,
@@ -41,7 +42,7 @@ async def test_a_job_moves_the_adapter_by_exactly_the_plain_mean_of_each_round(t
         (ended,) = await fed.until(JobEnded)
         assert (ended.outcome, ended.rounds_completed) == ("completed", 2)
         assert (await vector(fed, ended.adapter) == expected(THREE)).all()
-        for completed in fed.of(RoundCompleted):
+        for completed in await fed.until(RoundCompleted, 2):
             assert completed.contributors == THREE
             assert not completed.left_out
 
@@ -72,7 +73,8 @@ async def test_a_client_that_declines_a_round_is_left_out_at_once(tmp_path):
         await fed.submit(specification())
         (ended,) = await fed.until(JobEnded, timeout_s=15)
         assert (await vector(fed, ended.adapter) == expected(("alpha", "beta"))).all()
-        assert [item.client_id for item in fed.of(RoundCompleted)[0].left_out] == ["gamma"]
+        completed = await fed.until(RoundCompleted)
+        assert [item.client_id for item in completed[0].left_out] == ["gamma"]
 
 
 async def test_a_client_that_sends_garbage_is_left_out_at_once_and_named_in_the_dead_letters(tmp_path):
@@ -88,7 +90,8 @@ async def test_a_silent_client_is_left_out_at_the_deadline(tmp_path):
         await fed.submit(specification(rounds={"count": 1, "deadline_s": 1}))
         (ended,) = await fed.until(JobEnded)
         assert (await vector(fed, ended.adapter) == expected(("alpha", "beta"), rounds=1)).all()
-        assert [item.client_id for item in fed.of(RoundCompleted)[0].left_out] == ["gamma"]
+        completed = await fed.until(RoundCompleted)
+        assert [item.client_id for item in completed[0].left_out] == ["gamma"]
 
 
 async def test_too_few_updates_abort_rounds_until_the_job_fails(tmp_path):
@@ -97,7 +100,7 @@ async def test_too_few_updates_abort_rounds_until_the_job_fails(tmp_path):
         await fed.submit(specification(rounds={"deadline_s": 0.5, "retries": 1}))
         (ended,) = await fed.until(JobEnded)
         assert (ended.outcome, ended.rounds_completed) == ("failed", 0)
-        assert len({event.round_id for event in fed.of(RoundAborted)}) == 2
+        await fed.until(RoundAborted, 2)
 
 
 async def test_cancelling_a_job_aborts_its_round_and_ends_it(tmp_path):
@@ -115,8 +118,19 @@ async def test_a_client_with_another_layout_is_left_out_with_the_reason(tmp_path
         await fed.submit(specification())
         (ended,) = await fed.until(JobEnded)
         assert (await vector(fed, ended.adapter) == expected(("alpha", "beta"))).all()
-        (left_out,) = fed.of(RoundCompleted)[0].left_out
+        completed = await fed.until(RoundCompleted)
+        (left_out,) = completed[0].left_out
         assert (left_out.client_id, "layout" in left_out.reason) == ("gamma", True)
+
+
+async def test_a_job_ends_when_the_budget_no_longer_covers_a_round(tmp_path):
+    spending = {"noise_multiplier": 0.7, "sampling_rate": 0.5, "epsilon": 10}
+    async with federation(tmp_path, THREE, accountant=AccountantSettings(client_epsilon=3.0)) as fed:
+        await fed.submit(specification(privacy=spending, training={"local_steps": 1}))
+        (ended,) = await fed.until(JobEnded)
+        assert ended.outcome == "budget-exhausted"
+        assert ended.reason
+        await fed.until(RoundAborted)
 
 
 async def test_two_jobs_run_at_once(tmp_path):
@@ -154,4 +168,5 @@ async def test_duplicates_and_reordering_change_nothing(tmp_path, seed):
         await fed.submit(specification())
         (ended,) = await fed.until(JobEnded)
         assert (await vector(fed, ended.adapter) == expected(THREE, 600_000)).all()
-        assert len({event.round_id for event in fed.of(RoundCompleted)}) == 2
+        completed = await fed.until(RoundCompleted, 2)
+        assert {event.round_id for event in completed} == {"job-r1", "job-r2"}
