@@ -64,7 +64,8 @@ def lines(series: Mapping[str, Sequence[Point]], x_name: str, y_name: str, limit
 def _axes(top: float, xs: Sequence[float], x_name: str, y_name: str) -> list[str]:
     bottom = HEIGHT - BOTTOM
     parts = [
-        f'<path d="M{LEFT},{TOP} V{bottom} H{WIDTH - RIGHT}" fill="none" stroke="currentColor" opacity=".4"/>',
+        f'<path d="M{LEFT},{TOP} V{bottom} H{WIDTH - RIGHT}" fill="none" '
+        'stroke="currentColor" opacity=".4"/>',
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" '
         f'text-anchor="middle">{escape(x_name)}</text>',
         f'<text x="12" y="{(TOP + bottom) / 2}" transform="rotate(-90 12 {(TOP + bottom) / 2})" '

@@ -5,11 +5,15 @@ import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fedlora.faults import Fault
+from services.client import __main__ as client
+from services.client.settings import ClientSettings
+from shared.adapters.infrastructure import Endpoints, Infrastructure
+from shared.service import Service
 
 CLIENT_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
@@ -26,10 +30,21 @@ def worker_environment(  # noqa: PLR0913 - keyword-only, each a variable
     if blobs:
         environment["FEDLORA_BLOBS"] = blobs
     if policy is not None:
-        environment["FEDLORA_CLIENT_POLICY"] = str(policy)
+        environment["FEDLORA_CLIENT_POLICY_FILE"] = str(policy)
     if home is not None:
-        environment["FEDLORA_HOME"] = str(home)
+        environment["FEDLORA_HOME"] = environment["FEDLORA_CLIENT_HOME"] = str(home)
     return environment
+
+
+async def build_worker(
+    name: str, data: Path, infrastructure: Infrastructure, endpoints: Endpoints
+) -> Service[Any]:
+    """A client for this process's bus, with its key and its ledger in `endpoints.home`."""
+    from services.client.training.trainer import LoraTrainer  # noqa: PLC0415 - torch, only where it trains
+
+    settings = ClientSettings(client_id=name, home=endpoints.folder, data=data)
+    trainer = LoraTrainer(span=infrastructure.telemetry.span, device=settings.device)
+    return await client.build(infrastructure, settings, trainer)
 
 
 def check_data(data: Path) -> Path:
@@ -46,7 +61,7 @@ def require_worker_packages() -> None:
         raise Fault(f"a worker needs {', '.join(missing)}", "run: pip install 'fedlora[worker]'")
 
 
-def worker(
+def worker(  # noqa: PLR0913, PLR0917 - each is an option of the command
     data: Annotated[Path, typer.Option(help="JSONL, CSV, Parquet or plain text; never leaves this machine")],
     bus: Annotated[str, typer.Option(help="amqp:// or amqps:// address of the federation's broker")],
     name: Annotated[str, typer.Option(help="this client's id: lower-case letters, digits, - and _")],

@@ -62,7 +62,8 @@ def _unknown_key(path: Location) -> Advice:
     if close:
         return Advice("there is no such setting", f"did you mean {close[0]}?")
     for name, info in JobSpecification.model_fields.items():
-        if _is_section(info.annotation) and key in info.annotation.model_fields:
+        block = _block(info.annotation)
+        if block is not None and key in block.model_fields:
             return Advice("there is no such setting here", f"move it under {name}:")
     return Advice("there is no such setting", f"there are {', '.join(sorted(section.model_fields))}")
 
@@ -95,8 +96,9 @@ def _describe(path: Location, field: FieldInfo | None) -> str:
     name = path[-1] if path else "the job"
     if field is None:
         return f"give {name} a value of the right kind"
-    if _is_section(field.annotation):
-        return f"add a block {name}: with {', '.join(field.annotation.model_fields)}"
+    block = _block(field.annotation)
+    if block is not None:
+        return f"add a block {name}: with {', '.join(block.model_fields)}"
     words = _literals(field.annotation)
     if words:
         return f"set {name}: {' or '.join(words)}"
@@ -111,9 +113,10 @@ def _section(path: Location) -> type[Section] | None:
     section: type[Section] = JobSpecification
     for part in path:
         info = section.model_fields.get(str(part))
-        if info is None or not _is_section(info.annotation):
+        block = None if info is None else _block(info.annotation)
+        if block is None:
             return None
-        section = info.annotation
+        section = block
     return section
 
 
@@ -127,8 +130,11 @@ def _field(path: Location) -> FieldInfo | None:
     return None if section is None else section.model_fields.get(str(path[-1]))
 
 
-def _is_section(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
-    return isinstance(annotation, type) and issubclass(annotation, Section)
+def _block(annotation: object) -> type[Section] | None:
+    """The annotation, when it is a block of settings."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return None
 
 
 def _literals(annotation: Any) -> tuple[str, ...]:  # noqa: ANN401 - any annotation

@@ -99,12 +99,13 @@ def _read(content: bytes, source: str) -> tuple[dict[str, Any], dict[Location, i
         text = content.decode("utf-8")
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                _refuse(source, event.start_mark.line + 1, "aliases are not read", "write the value out")
+                line = event.start_mark.line + 1 if event.start_mark else None
+                _refuse(source, line, "aliases are not read", "write the value out")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines: dict[Location, int | None] = {}
         if isinstance(node, yaml.MappingNode):
-            for line, path in _walk(node, (), lines):
-                _refuse(source, line, f"{_dotted(path)} appears twice", "remove one of the two")
+            for repeated, path in _walk(node, (), lines):
+                _refuse(source, repeated, f"{_dotted(path)} appears twice", "remove one of the two")
         value = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         _refuse(source, content[: error.start].count(b"\n") + 1, "not UTF-8", "save the file as UTF-8")
