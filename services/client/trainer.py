@@ -1,4 +1,4 @@
-"""What the worker needs from training; fulfilled by services/client/training with torch, by fakes in tests."""
+"""What the worker needs from training; services/client/training fulfils it with torch, tests with fakes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -32,7 +32,7 @@ def initial_tensor(seed: int, name: str, shape: Sequence[int], method: str) -> N
     rank, width = shape
     if method != "ffa":
         bound = 1.0 / np.sqrt(width)
-        return (generator.random((rank, width)) * 2 * bound - bound).astype(np.float32)
+        return np.asarray(generator.random((rank, width)) * 2 * bound - bound, np.float32)
     if rank > width:
         raise ValueError(f"{name}: rank {rank} is larger than the layer's {width} inputs")
     # Box-Muller by hand: NumPy may change how it draws normals, not how it draws uniforms.
@@ -40,4 +40,4 @@ def initial_tensor(seed: int, name: str, shape: Sequence[int], method: str) -> N
     gaussian = radius * np.cos(2.0 * np.pi * generator.random((width, rank)))
     orthogonal, triangular = np.linalg.qr(gaussian)
     rows = (orthogonal * np.sign(np.diagonal(triangular))).T
-    return (np.rint(rows * GRID) / GRID).astype(np.float32)
+    return np.asarray(np.rint(rows * GRID) / GRID, np.float32)

@@ -1,0 +1,6 @@
+"""A client's own records: read, checked and tokenised; nothing of them leaves this machine."""
+
+from services.client.data.reading import Record, read_records
+from services.client.data.tokens import TokenRecord, tokenise
+
+__all__ = ["Record", "TokenRecord", "read_records", "tokenise"]

@@ -1,0 +1,50 @@
+"""Records as token ids, with the positions that are learnt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from services.client.data.reading import Record
+from shared.job.specification import JobSpecification
+
+IGNORED = -100  # a position without loss
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """One record; `targets` are aligned with `ids` for a language model, or one class index."""
+
+    ids: tuple[int, ...]
+    targets: tuple[int, ...]
+
+
+def tokenise(records: Sequence[Record], tokenizer: Any, job: JobSpecification) -> list[TokenRecord]:  # noqa: ANN401 - transformers' tokenizers share no public type
+    """Token ids cut to the job's `max_length`; a record without a learnt position has no targets."""
+    return [_tokenise(record, tokenizer, job) for record in records]
+
+
+def _tokenise(record: Record, tokenizer: Any, job: JobSpecification) -> TokenRecord:  # noqa: ANN401
+    longest = job.model.max_length
+    if record.label is not None:
+        ids = tokenizer(record.text, truncation=True, max_length=longest)["input_ids"]
+        return TokenRecord(tuple(ids), (record.label,))
+    prompt, response = _parts(record, tokenizer)
+    response = response[: longest - 1] if prompt else response[:longest]
+    prompt = prompt[max(0, len(prompt) + len(response) - longest) :]
+    learnt_prompt = prompt if job.training.loss_on == "all" else [IGNORED] * len(prompt)
+    return TokenRecord((*prompt, *response), (*learnt_prompt, *response))
+
+
+def _parts(record: Record, tokenizer: Any) -> tuple[list[int], list[int]]:  # noqa: ANN401
+    """(prompt ids, response ids with the end-of-text token)."""
+    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    response = list(tokenizer(record.text, add_special_tokens=False)["input_ids"]) + end
+    if not record.prompt:
+        start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else end
+        return start, response
+    if getattr(tokenizer, "chat_template", None):
+        chat = [{"role": "user", "content": record.prompt}]
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    else:
+        prompt = f"{record.prompt}\n"
+    return list(tokenizer(prompt, add_special_tokens=False)["input_ids"]), response

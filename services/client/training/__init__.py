@@ -1,0 +1,1 @@
+"""LoRA training with DP-SGD: the only place that imports torch."""

@@ -1,0 +1,20 @@
+"""GGUF weights as a safetensors folder."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+
+def convert_gguf(weights: Path, folder: Path) -> None:
+    """Dequantise `weights` to bfloat16 and save model and tokenizer in `folder`."""
+    source = {"pretrained_model_name_or_path": str(weights.parent), "gguf_file": weights.name}
+    dequantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(**source)
+    # The loaded config still calls the weights quantised; a fresh model with the same weights is not.
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(dequantised.state_dict())
+    model.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
