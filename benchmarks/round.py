@@ -39,7 +39,8 @@ def main() -> None:
     seconds = asyncio.run(measure(options.bus, options.clients, options.rounds, options.dimension))
     print(
         f"{options.clients} clients, d = {options.dimension}, {len(seconds)} rounds "
-        f"on {options.bus.split(':')[0]}: median {statistics.median(seconds):.3f} s, slowest {max(seconds):.3f} s"
+        f"on {options.bus.split(':')[0]}: median {statistics.median(seconds):.3f} s, "
+        f"slowest {max(seconds):.3f} s"
     )
 
 

@@ -1,5 +1,7 @@
 """Clients as they join, answer, and give signs of life."""
 
+import asyncio
+
 from services.coordinator.context import Coordination
 from services.coordinator.jobs import announce
 from services.coordinator.rounds import advance
@@ -33,7 +35,7 @@ async def on_client_ready(event: ClientReady, unit: UnitOfWork, context: Coordin
     if not job.active:
         raise Stale("the job has ended")
     await context.seen(event.client_id)
-    job = with_ready(job, event)
+    job = await asyncio.to_thread(with_ready, job, event)  # accounting takes a second when it is new
     await unit.save(job)
     if not job.round_id:
         await advance(job, unit, context)

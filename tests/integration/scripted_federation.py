@@ -70,6 +70,7 @@ class ScriptedClient:
     declines: bool = False
     garbage: bool = False
     copies: int = 1
+    gate: asyncio.Event | None = None  # uploads wait for it
     layout_dimension: int | None = None
     closed: list = field(default_factory=list)
 
@@ -114,6 +115,8 @@ class ScriptedClient:
     async def train(self, event):
         if self.silent:
             return
+        if self.gate is not None:
+            await self.gate.wait()
         if self.declines:
             await self.say(
                 ClientDeclined(
@@ -163,6 +166,7 @@ class Federation:
     bus: object
     blobs: object
     services: dict
+    restart: object
     clients: dict
     seen: list
     changed: asyncio.Condition
@@ -207,7 +211,7 @@ async def federation(
         folder.mkdir(parents=True, exist_ok=True)
         bus = await open_bus(endpoints)
         stack.push_async_callback(bus.close)
-        cache, stop, tasks, services = MemoryCache(), asyncio.Event(), [], {}
+        cache, services, running = MemoryCache(), {}, {}
         settings = settings or CoordinatorSettings(look_again_s=0.2)
         plan = {
             "coordinator": lambda i: build_coordinator(i, settings),
@@ -217,20 +221,34 @@ async def federation(
             ),
             "robust_aggregator": lambda i: build_robust(i, RobustAggregatorSettings()),
         }
-        for name, build in plan.items():
+
+        async def start(name):
             infrastructure = await open_infrastructure(name, endpoints, bus=wrap(bus), cache=cache)
-            stack.push_async_callback(infrastructure.close)
-            services[name] = await build(infrastructure)
-            started = asyncio.Event()
-            tasks.append(asyncio.create_task(services[name].run(stop, started)))
+            services[name] = await plan[name](infrastructure)
+            stop, started = asyncio.Event(), asyncio.Event()
+            task = asyncio.create_task(services[name].run(stop, started))
             await started.wait()
-        stack.push_async_callback(asyncio.gather, *tasks)
+            running[name] = (infrastructure, stop, task)
 
-        async def stopping():
+        async def finish(name):
+            infrastructure, stop, task = running.pop(name)
             stop.set()
+            await task
+            await infrastructure.close()
 
-        stack.push_async_callback(stopping)
-        result = Federation(bus, infrastructure.blobs, services, {}, [], asyncio.Condition())
+        async def restart(name):
+            await finish(name)
+            await start(name)
+
+        async def finish_all():
+            for name in list(running):
+                await finish(name)
+
+        stack.push_async_callback(finish_all)
+        for name in plan:
+            await start(name)
+        blobs = running["coordinator"][0].blobs
+        result = Federation(bus, blobs, services, restart, {}, [], asyncio.Condition())
 
         async def observe(delivery):
             async with result.changed:

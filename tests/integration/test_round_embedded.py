@@ -21,6 +21,7 @@ from shared.events.base import Envelope
 from tests.integration.scripted_federation import federation, mean_of, specification
 
 THREE = ("alpha", "beta", "gamma")
+BIG = {name: {"dimension": 600_000} for name in ("alpha", "beta")}
 NAME = "w.lora_B.weight"
 
 
@@ -140,6 +141,22 @@ async def test_two_jobs_run_at_once(tmp_path):
         for job_id in ("one", "two"):
             (ended,) = await fed.until(JobEnded, job_id=job_id)
             assert (await vector(fed, ended.adapter) == expected(THREE)).all()
+
+
+async def test_uploads_that_were_held_when_secure_aggregation_restarted_are_summed_again(tmp_path):
+    gate = asyncio.Event()
+    async with federation(tmp_path, THREE, gamma={"gate": gate, "dimension": 600_000}, **BIG) as fed:
+        await fed.submit(specification(rounds={"count": 1}))
+        await fed.until(RoundOpened)
+        aggregation = fed.services["secure_aggregation"].context
+        async with asyncio.timeout(20):
+            while sum(len(c.summed) for c in aggregation.collections.values()) < 2:  # noqa: ASYNC110 - nobody announces it
+                await asyncio.sleep(0.01)
+        await fed.restart("secure_aggregation")
+        assert fed.services["secure_aggregation"].context is not aggregation
+        gate.set()
+        (ended,) = await fed.until(JobEnded)
+        assert (await vector(fed, ended.adapter) == expected(THREE, 600_000, 1)).all()
 
 
 class Unruly:

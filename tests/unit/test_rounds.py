@@ -1,0 +1,151 @@
+"""What the coordinator decides, whatever the order in which clients answer."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.coordinator import adapter
+from services.coordinator.context import Coordination
+from services.coordinator.settings import CoordinatorSettings
+from services.coordinator.state import Client, Job, agreed, gathered, registered, with_declined, with_ready
+from services.robust_aggregator.state import aggregate
+from shared.core.lora import from_safetensors
+from shared.core.secagg import fixed_point
+from shared.errors import Rejected
+from shared.events import ClientJoined, ClientReady
+from shared.events.values import Layout, TensorSpec
+from shared.job.specification import JobSpecification
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+SPECIFICATION = JobSpecification.model_validate(
+    {
+        "name": "job",
+        "model": {"base": "minilm", "task": "causal-lm"},
+        "data": {"text": "text"},
+        "privacy": {"noise_multiplier": 5.0},
+        "rounds": {"min_clients": 2, "gather_s": 30},
+    }
+)
+
+
+def layout_of(dimension):
+    return Layout(tensors=(TensorSpec(name="w.lora_B.weight", shape=(dimension,), trainable=True),))
+
+
+def job_of(*announced):
+    return Job(
+        job_id="job", specification=SPECIFICATION, noise_multiplier=5, accepted_at=NOW, announced=announced
+    )
+
+
+def ready(client, dimension=4):
+    return ClientReady(client_id=client, job_id="job", layout=layout_of(dimension), records=50)
+
+
+ANSWERS = [ready("a"), ready("b"), ready("c"), ready("d", 5), ready("a"), ready("c")]
+
+
+@settings(deadline=None)  # the first answer loads the accountant
+@given(order=st.permutations(ANSWERS))
+def test_the_layout_of_a_strict_majority_wins_in_any_order(order):
+    job = job_of()
+    for answer in order:
+        job = with_ready(job, answer)
+    job = agreed(job)
+    assert job.layout == layout_of(4)
+    assert job.candidates == ["a", "b", "c"]
+    assert "layout" in job.left_out["d"]
+
+
+def test_without_a_strict_majority_no_layout_is_fixed():
+    job = with_ready(with_ready(job_of(), ready("a", 4)), ready("b", 5))
+    assert agreed(job).layout is None
+
+
+def test_a_latecomer_with_another_layout_is_left_out():
+    job = agreed(with_ready(with_ready(job_of(), ready("a")), ready("b")))
+    assert "layout" in with_ready(job, ready("late", 9)).left_out["late"]
+    assert with_ready(job, ready("late")).candidates == ["a", "b", "late"]
+
+
+def test_gathering_ends_when_all_have_answered_or_the_time_is_up():
+    job = with_ready(with_ready(job_of("a", "b", "c"), ready("a")), ready("b"))
+    assert not gathered(job, NOW)
+    assert gathered(job, NOW + timedelta(seconds=30))
+    assert gathered(with_declined(job, "c", "policy"), NOW)
+    assert not gathered(with_declined(job, "b", "policy"), NOW + timedelta(seconds=60))
+
+
+def test_a_changed_verify_key_is_rejected_and_a_repeated_one_is_not():
+    joined = ClientJoined(client_id="a", verify_key=b"k" * 32)
+    client = registered(None, joined, NOW)
+    assert registered(client, joined, NOW).verify_key == b"k" * 32
+    with pytest.raises(Rejected, match="another verify key"):
+        registered(client, ClientJoined(client_id="a", verify_key=b"x" * 32), NOW)
+
+
+class CountingRandom:
+    """Distinct bytes, in a fixed order."""
+
+    def __init__(self):
+        self.count = 0
+
+    def bytes(self, count):
+        self.count += 1
+        return (self.count * 2654435761 % 2**32).to_bytes(4, "big") + bytes(count - 4)
+
+
+def context_of(random):
+    return Coordination(None, None, random, None, CoordinatorSettings())
+
+
+@given(names=st.sets(st.sampled_from("abcdefgh"), min_size=1), count=st.none() | st.integers(1, 8))
+def test_a_cohort_has_the_asked_size_and_no_repetition(names, count):
+    cohort = context_of(CountingRandom()).sample(sorted(names), count)
+    assert len(cohort) == len(set(cohort)) == min(len(names), count or len(names))
+    assert set(cohort) <= names
+
+
+async def test_a_client_counts_as_present_for_a_while_after_joining():
+    class Empty:
+        async def get_many(self, keys):
+            return {}
+
+    context = Coordination(None, Empty(), None, None, CoordinatorSettings(presence_s=30))
+    client = Client(client_id="a", verify_key=b"k" * 32, joined_at=NOW)
+    assert await context.present([client], NOW + timedelta(seconds=29)) == {"a"}
+    assert await context.present([client], NOW + timedelta(seconds=31)) == set()
+
+
+@given(st.lists(st.floats(-100, 100, width=32), min_size=4, max_size=4), st.floats(0.1, 2))
+def test_the_adapter_moves_by_the_learning_rate_times_the_update(values, rate):
+    before = adapter.initial(SPECIFICATION, layout_of(4))
+    update = np.array(values, dtype="<f4")
+    after = from_safetensors(adapter.moved(before, update.tobytes(), layout_of(4), rate))
+    start = from_safetensors(before)["w.lora_B.weight"]
+    expected = (start.astype(np.float64) + rate * update.astype(np.float64)).astype(np.float32)
+    assert (after["w.lora_B.weight"] == expected).all()
+
+
+def test_an_update_of_another_length_does_not_move_the_adapter():
+    with pytest.raises(Rejected):
+        adapter.moved(adapter.initial(SPECIFICATION, layout_of(4)), b"\0" * 12, layout_of(4), 1.0)
+
+
+@given(
+    rows=st.lists(st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3), min_size=1, max_size=6)
+)
+def test_the_aggregate_is_the_mean_rounded_once(rows):
+    total = sum(fixed_point.encode(np.array(row, dtype=np.float32)).astype(np.int64) for row in rows)
+    content, norm = aggregate(fixed_point.total_to_bytes(total), 24, len(rows), "mean")
+    update = np.frombuffer(content, dtype="<f4")
+    assert (update == (total / 2**24 / len(rows)).astype(np.float32)).all()
+    assert norm == pytest.approx(float(np.linalg.norm(update.astype(np.float64))))
+
+
+def test_a_sum_of_nothing_is_rejected():
+    with pytest.raises(Rejected):
+        aggregate(b"", 24, 0, "mean")
