@@ -46,10 +46,10 @@ async def connect(
     return None
 
 
-async def serve(name: str, endpoints: Endpoints, build: Build) -> None:
+async def serve(name: str, endpoints: Endpoints, build: Build, *, login: str = "") -> None:
     """Run the service that `build` makes until SIGTERM or SIGINT; then drain it."""
     stop = stop_on_signals()
-    infrastructure = await connect(name, endpoints, stop)
+    infrastructure = await connect(name, endpoints, stop, login=login)
     if infrastructure is None:
         return
     health: asyncio.Task[None] | None = None
@@ -67,7 +67,8 @@ async def serve(name: str, endpoints: Endpoints, build: Build) -> None:
         await infrastructure.close()
 
 
-def main_of(name: str, build: Build) -> None:
-    """The body of every `python -m services.<name>`: settings come from the environment."""
+def main_of(name: str, build: Build, *, login: str = "") -> None:
+    """The body of every `python -m services.<name>`: settings come from the environment. `login` is the
+    user that the broker checks as `user_id`."""
     configure_logging(name)
-    asyncio.run(serve(name, Endpoints(), build))
+    asyncio.run(serve(name, Endpoints(), build, login=login))

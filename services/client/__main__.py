@@ -8,14 +8,11 @@ from services.client.policy import read_policy
 from services.client.settings import ClientSettings
 from services.client.trainer import Trainer
 from services.client.worker import Worker
-from shared.adapters.health import serve_health
-from shared.adapters.infrastructure import Endpoints, Infrastructure, open_infrastructure
-from shared.adapters.telemetry import configure_logging
+from shared.adapters.infrastructure import Endpoints, Infrastructure
 from shared.events import ClientJoined
 from shared.ports import UnitOfWork
-from shared.service import Service, inbox_for, run_until_signalled
-
-NAME = "client"
+from shared.service import Service, inbox_for
+from shared.serving import main_of
 
 
 class ClientService(Service[Desk]):
@@ -45,11 +42,13 @@ class ClientService(Service[Desk]):
         beating = asyncio.create_task(self.worker.beat(), name=f"{self.name} signs of life")
         try:
             await super().run(stop, started)
+        except asyncio.CancelledError:
+            working.cancel()
+            raise
         finally:
             stop.set()
             beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
-            await working
+            await asyncio.gather(beating, working, return_exceptions=True)
 
     async def _join(self, unit: UnitOfWork) -> None:
         verify_key = self._key.public_key().public_bytes_raw()
@@ -61,35 +60,19 @@ async def build(infrastructure: Infrastructure, settings: ClientSettings, traine
     return await asyncio.to_thread(ClientService, infrastructure, settings, trainer)
 
 
-async def serve(endpoints: Endpoints, settings: ClientSettings) -> None:
-    """Run until SIGTERM or SIGINT."""
-    from services.client.training.trainer import LoraTrainer  # noqa: PLC0415 - torch, only where it trains
-
-    infrastructure = await open_infrastructure(settings.client_id, endpoints, login=settings.client_id)
-    health: asyncio.Task[None] | None = None
-    try:
-        trainer = LoraTrainer(span=infrastructure.telemetry.span, device=settings.device)
-        service = await build(infrastructure, settings, trainer)
-        if endpoints.health_port is not None:
-            health = asyncio.create_task(
-                serve_health(endpoints.health_port, lambda: True, service.ready, host=endpoints.health_host)
-            )
-        await run_until_signalled(service)
-    finally:
-        if health is not None:
-            health.cancel()
-            await asyncio.gather(health, return_exceptions=True)
-        await infrastructure.close()
-
-
 def main() -> None:
     """Read the environment and serve."""
-    configure_logging(NAME)
-    endpoints = Endpoints()
     settings = ClientSettings()
     if "home" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"home": endpoints.home})
-    asyncio.run(serve(endpoints, settings))
+        settings = settings.model_copy(update={"home": Endpoints().home})
+
+    async def built(infrastructure: Infrastructure) -> ClientService:
+        from services.client.training.trainer import LoraTrainer  # noqa: PLC0415 - torch, only where it trains
+
+        trainer = LoraTrainer(span=infrastructure.telemetry.span, device=settings.device)
+        return await build(infrastructure, settings, trainer)
+
+    main_of(settings.client_id, built, login=settings.client_id)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,7 @@ class Worker:
 
     async def _work_once(self, stop: asyncio.Event) -> bool:
         """The most urgent piece of work; whether there was one."""
+        self.desk.stopped.clear()  # before the states are read: what is closed there needs no flag
         async with self.infrastructure.units.begin() as unit:
             rounds = [found for found in await unit.select(LocalRound) if found.phase == "accepted"]
             jobs = [found for found in await unit.select(LocalJob) if found.phase == "announced"]

@@ -1,0 +1,245 @@
+"""The worker over its real database and bus with a scripted trainer: what leaves it, and what does not."""
+
+import asyncio
+import threading
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from services.client.__main__ import build
+from services.client.settings import ClientSettings
+from services.client.trainer import Cancelled, Prepared, TrainingResult
+from shared.adapters.in_process import InProcessBus
+from shared.adapters.infrastructure import Endpoints, open_infrastructure
+from shared.core.lora import to_safetensors
+from shared.core.secagg import chunks, fixed_point, sealing
+from shared.events import (
+    BudgetSpent,
+    ClientDeclined,
+    ClientJoined,
+    ClientReady,
+    Envelope,
+    JobAnnounced,
+    JobClosed,
+    RoundClosed,
+    RoundStarted,
+    UpdateSubmitted,
+)
+from shared.events.values import Layout, PoissonGaussian, Reservation, TensorSpec
+from shared.job.specification import Data, JobSpecification, Model, Privacy, Task
+from shared.service import queue_for
+
+LAYOUT = Layout(tensors=(TensorSpec(name="lora_B", shape=(3, 4), trainable=True),))
+UPDATE = (np.arange(12, dtype=np.float32) - 5) / 8
+KEY = X25519PrivateKey.generate()
+
+
+class ScriptedTrainer:
+    """Real updates; waits for `go`, and may fail."""
+
+    def __init__(self):
+        self.go, self.begun, self.runs, self.error = threading.Event(), threading.Event(), 0, None
+        self.go.set()
+
+    def prepare(self, job_id, specification, data):
+        return Prepared(LAYOUT, 40, ())
+
+    def train(self, task, progress, cancelled):
+        self.runs += 1
+        self.begun.set()
+        while not self.go.wait(0.01):
+            if cancelled():
+                raise Cancelled("round over")
+        if self.error:
+            raise self.error
+        progress("step", task.mechanism.steps, task.mechanism.steps)
+        return TrainingResult(UPDATE, task.mechanism.steps, 0.1)
+
+
+class Server:
+    """The other side of one worker's bus."""
+
+    def __init__(self, home):
+        self.home, self.bus, self.heard = home, InProcessBus(), asyncio.Queue()
+        self.trainer, self.stop = ScriptedTrainer(), asyncio.Event()
+
+    async def start(self):
+        self.stop = asyncio.Event()
+        events = (ClientJoined, ClientReady, ClientDeclined, UpdateSubmitted, BudgetSpent)
+        if not hasattr(self, "subscription"):
+            self.subscription = await self.bus.subscribe(queue_for("server", events), self.hear)
+        endpoints = Endpoints(home=self.home, telemetry="off", blobs=str(self.home / "blobs"))
+        self.infrastructure = await open_infrastructure("a", endpoints, bus=self.bus)
+        settings = ClientSettings(client_id="a", home=self.home, data=self.home / "data.jsonl")
+        self.service = await build(self.infrastructure, settings, self.trainer)
+        self.running = asyncio.create_task(self.service.run(self.stop))
+        await self.hears(ClientJoined)
+
+    async def end(self):
+        self.stop.set()
+        await self.running
+        await self.infrastructure.close()
+
+    async def hear(self, delivery):
+        await self.heard.put(delivery.envelope.open())
+        await delivery.ack()
+
+    async def hears(self, kind):
+        async with asyncio.timeout(10):
+            while not isinstance(event := await self.heard.get(), kind):
+                pass
+        return event
+
+    async def tell(self, event):
+        await self.bus.publish(Envelope.wrap(event))
+
+    async def announce(self, **privacy):
+        job = JobSpecification(
+            name="job", model=Model(base="m", task=Task.CAUSAL_LM), data=Data(text="t"),
+            privacy=Privacy(**{"epsilon": 8, **privacy}),
+        )  # fmt: skip
+        await self.tell(JobAnnounced(client_id="a", job_id="j", specification=job, noise_multiplier=1.0))
+
+    async def begin(self, number=1, *, sigma=1.0, key=KEY, adapter=None, reservation="s1"):
+        tensors = adapter or {"lora_B": np.zeros((3, 4), np.float32)}
+        await self.tell(
+            RoundStarted(
+                client_id="a", job_id="j", round_id=f"j-r{number}", group_id=f"j-r{number}-g1", number=number,
+                adapter=await self.infrastructure.blobs.put(to_safetensors(tensors)),
+                layout_sha256=LAYOUT.sha256,
+                reservation=Reservation(
+                    reservation_id=reservation, client_id="a", epsilon_after=1, epsilon_limit=8, delta=1e-5,
+                    mechanism=PoissonGaussian(sampling_rate=0.1, noise_multiplier=sigma, steps=8),
+                ),
+                aggregation_key=key.public_key().public_bytes_raw(),
+                deadline=datetime.now(UTC) + timedelta(minutes=5),
+            )
+        )  # fmt: skip
+
+
+@pytest.fixture
+async def server(tmp_path):
+    server = Server(tmp_path)
+    await server.start()
+    yield server
+    server.trainer.go.set()
+    await server.end()
+    await server.bus.close()
+
+
+async def ready(server):
+    await server.announce()
+    assert (await server.hears(ClientReady)).layout == LAYOUT
+
+
+async def begun(server):
+    async with asyncio.timeout(10):
+        await asyncio.to_thread(server.trainer.begun.wait, 9)
+
+
+def opened(upload):
+    context = sealing.UploadContext("j", upload.round_id, upload.group_id, "a")
+    sealed = chunks.join({upload.index: upload.payload}, upload.upload_sha256)
+    return fixed_point.decode(fixed_point.from_bytes(sealing.open_(sealed, KEY, context), 12))
+
+
+async def test_the_upload_opens_at_the_recipient_and_equals_the_update(server):
+    await ready(server)
+    await server.begin()
+    np.testing.assert_array_equal(opened(await server.hears(UpdateSubmitted)), UPDATE)
+    assert (await server.hears(BudgetSpent)).steps == 8
+
+
+async def test_training_cut_short_is_done_again_after_a_restart_and_uploads_once(server):
+    await ready(server)
+    server.trainer.go.clear()
+    await server.begin()
+    await begun(server)
+    await server.end()
+    assert server.heard.empty()
+    server.trainer.go.set()
+    await server.start()
+    await server.hears(UpdateSubmitted)
+    assert (await server.hears(BudgetSpent)).reservation_id == "s1"
+    await server.begin()  # the same round once more is not trained again
+    await server.begin(2, reservation="s2")
+    assert (await server.hears(UpdateSubmitted)).round_id == "j-r2"
+    assert server.trainer.runs == 3
+
+
+async def test_more_epsilon_than_the_owner_allows_is_declined_with_a_reason(server):
+    (server.home / "worker.toml").write_text("largest_epsilon = 2")
+    await server.end()
+    await server.start()
+    await server.announce()
+    assert "privacy.epsilon" in (await server.hears(ClientDeclined)).reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"key": X25519PrivateKey.generate()}, "aggregation key has changed"),
+        ({"sigma": 0.5}, "weaker than announced"),
+        ({"adapter": {"other": np.zeros(3, np.float32)}}, "not the job's"),
+        ({"number": 1}, "repeats"),
+    ],
+)
+async def test_a_round_that_cannot_be_trusted_is_declined_with_a_reason(server, change, reason):
+    await ready(server)
+    await server.begin()
+    await server.hears(BudgetSpent)
+    await server.begin(**{"number": 2, "reservation": "s2", **change})
+    assert reason in (await server.hears(ClientDeclined)).reason
+    assert (await server.hears(BudgetSpent)).steps == 0
+    assert server.trainer.runs == 1
+
+
+@pytest.mark.parametrize("close", ["round", "job"])
+async def test_closing_stops_training_and_gives_the_reservation_back(server, close):
+    await ready(server)
+    server.trainer.go.clear()
+    await server.begin()
+    await begun(server)
+    closed = RoundClosed(client_id="a", job_id="j", round_id="j-r1", outcome="aborted")
+    await server.tell(closed if close == "round" else JobClosed(client_id="a", job_id="j", outcome="failed"))
+    assert (await server.hears(BudgetSpent)).steps == 0
+    assert server.heard.empty()
+
+
+async def test_failed_training_is_declined_without_telling_what_the_error_said(server):
+    await ready(server)
+    server.trainer.error = ValueError("a secret record")
+    await server.begin()
+    declined = await server.hears(ClientDeclined)
+    assert "ValueError" in declined.reason
+    assert "secret" not in declined.reason
+    assert (await server.hears(BudgetSpent)).steps == 0
+
+
+@pytest.mark.parametrize("crash", ["before the commit", "after the commit"])
+async def test_a_crash_around_the_upload_leaves_exactly_one_upload(server, crash):
+    await ready(server)
+    died = asyncio.Event()
+
+    async def dying(work):
+        if crash == "after the commit":
+            async with server.infrastructure.units.begin() as unit:
+                await work(unit)
+        died.set()
+        await asyncio.Event().wait()  # whatever would follow never happens
+
+    server.service.worker.transact = dying
+    await server.begin()
+    async with asyncio.timeout(10):
+        await died.wait()
+    server.running.cancel()
+    await asyncio.gather(server.running, return_exceptions=True)
+    await server.infrastructure.close()
+    await server.start()
+    np.testing.assert_array_equal(opened(await server.hears(UpdateSubmitted)), UPDATE)
+    assert (await server.hears(BudgetSpent)).reservation_id == "s1"
+    await server.begin(2, reservation="s2")
+    assert (await server.hears(UpdateSubmitted)).round_id == "j-r2"
+    assert server.trainer.runs == (3 if crash == "before the commit" else 2)

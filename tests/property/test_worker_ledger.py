@@ -1,0 +1,60 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.client import ledger as ledgers
+from services.client.ledger import Ledger, spent
+from shared.core.privacy import Mechanism, epsilon
+from shared.errors import Refused
+from shared.events.values import PoissonGaussian, Reservation
+
+ROUND = PoissonGaussian(sampling_rate=0.1, noise_multiplier=1.0, steps=4)
+LIMIT = epsilon([Mechanism(0.1, 1.0, 12)], 1e-5)
+
+
+def reservation(number, mechanism):
+    return Reservation(
+        reservation_id=f"s{number}", client_id="a", mechanism=mechanism,
+        epsilon_after=0, epsilon_limit=LIMIT, delta=1e-5,
+    )  # fmt: skip
+
+
+mechanisms = st.builds(
+    PoissonGaussian,
+    sampling_rate=st.sampled_from([0.05, 0.1, 0.2]),
+    noise_multiplier=st.sampled_from([0.5, 1.0, 2.0]),
+    steps=st.sampled_from([1, 4, 8]),
+)
+actions = st.lists(
+    st.tuples(
+        st.sampled_from(["reserve", "commit", "release", "restart"]),
+        st.integers(1, 6),
+        mechanisms | st.just(ROUND),
+    ),
+    max_size=30,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(actions)
+def test_no_interleaving_restart_or_duplicate_overspends_or_repeats_a_round(steps):
+    ledger = Ledger(job_id="j", epsilon=LIMIT, delta=1e-5, announced=ROUND)
+    uploads = []
+    for action, number, mechanism in steps:
+        try:
+            if action == "reserve":
+                ledger = ledgers.reserve(ledger, f"r{number}", reservation(number, mechanism))
+            elif action == "commit":
+                ledger = ledgers.commit(ledger, f"r{number}", mechanism.steps)
+                entry = next(e for e in ledger.entries if e.round_id == f"r{number}")
+                uploads.append((number, entry.mechanism))
+            elif action == "release":
+                ledger = ledgers.release(ledger, f"r{number}")
+            else:
+                ledger = Ledger.model_validate(ledger.model_dump())
+        except (Refused, ValueError):
+            continue
+        assert spent(ledger) <= LIMIT + 1e-9
+    assert len({number for number, _ in uploads}) == len(uploads)
+    left = [Mechanism(m.sampling_rate, m.noise_multiplier, m.steps) for _, m in uploads]
+    assert epsilon(left, 1e-5) <= LIMIT + 1e-9
+    assert all(m.noise_multiplier >= 1.0 and m.sampling_rate <= 0.1 for m in left)

@@ -1,0 +1,44 @@
+import pytest
+
+from services.client.policy import Policy, check, parse_policy
+from shared.errors import Refused
+from shared.job.specification import Data, JobSpecification, Model, Privacy, Task
+
+JOB = JobSpecification(
+    name="job",
+    model=Model(base="smollm2-135m", task=Task.CAUSAL_LM),
+    data=Data(text="text"),
+    privacy=Privacy(epsilon=8, delta=1e-5),
+)
+
+
+def test_the_defaults_allow_a_default_job():
+    assert check(JOB, 0.8, Policy()) is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "field"),
+    [
+        (Policy(largest_epsilon=7.9), "privacy.epsilon"),
+        (Policy(largest_delta=1e-6), "privacy.delta"),
+        (Policy(least_noise_multiplier=1.0), "noise_multiplier"),
+        (Policy(allowed_models=("minilm",)), "model.base"),
+        (Policy(allowed_secure_protocols=()), "aggregation.secure"),
+    ],
+)
+def test_each_bound_refuses_the_job_that_breaks_it(policy, field):
+    refused = check(JOB, 0.8, policy)
+    assert refused is not None
+    assert refused.field == field
+
+
+def test_an_unknown_key_is_refused_with_its_line_and_the_fix():
+    with pytest.raises(Refused) as caught:
+        parse_policy("largest_delta = 1e-6\nlargest_epsilom = 3\n")
+    assert "line 2" in caught.value.field
+    assert "largest_epsilon" in caught.value.remedy
+
+
+def test_a_wrong_value_is_refused_with_its_line():
+    with pytest.raises(Refused, match="line 1"):
+        parse_policy("largest_epsilon = -3")
