@@ -9,7 +9,7 @@ from fedlora.api_client import DEFAULT_URL, GatewayClient
 from fedlora.console import emit_json, out, say, table
 from fedlora.faults import Fault
 from fedlora.jobs import AsJson, GatewayUrl
-from fedlora.ledger_file import parse_ledger, verify_chain
+from fedlora.ledger_file import parse_ledger, recompute, verify_chain
 
 app = typer.Typer(no_args_is_help=True, help="The privacy ledger: show, export, verify.")
 
@@ -55,14 +55,19 @@ def export(
 def verify(
     file: Annotated[Path, typer.Argument(help="an export of the whole ledger")], as_json: AsJson = False
 ) -> None:
-    """Check an export: nothing changed, moved, removed or added."""
+    """Check an export: nothing changed, moved, removed or added; recompute each client's epsilon."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Fault(f"{file} cannot be read: {error}", "give an export of `fedlora ledger export`") from None
     lines = parse_ledger(text, str(file))
     verdict = verify_chain(lines, str(file))
+    recomputed = recompute(lines, str(file))
     if as_json:
-        emit_json({"entries": len(lines), "head": lines[-1].entry_sha256 if lines else "", "intact": True})
-    else:
-        say(f"{file}: {verdict}")
+        head = lines[-1].entry_sha256 if lines else ""
+        spent = [{"job": job, "client": one, "epsilon": value} for (job, one), value in recomputed.items()]
+        emit_json({"entries": len(lines), "head": head, "intact": True, "epsilon": spent})
+        return
+    say(f"{file}: {verdict}; epsilon recomputed from the mechanisms:")
+    for (job, client), value in recomputed.items():
+        say(f"{job} {client} {value:.3f}")

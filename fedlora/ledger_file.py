@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlora.faults import EXIT_TROUBLE, Fault
+from shared.core.privacy import Mechanism, epsilon
 
 GENESIS_SHA256 = "0" * 64
 
@@ -65,6 +66,35 @@ def verify_chain(lines: Sequence[LedgerLine], source: str) -> str:
         previous, expected = line.entry_sha256, expected + 1
     head = f", head {previous[:16]}" if lines else ""
     return f"{len(lines)} entries, chain intact{head}"
+
+
+def recompute(lines: Iterable[LedgerLine], source: str) -> dict[tuple[str, str], float]:
+    """Each client's epsilon in each job, by PLD, from the mechanisms alone.
+
+    The last entry of a reservation counts; what was released was never spent.
+    Raises: Fault when an entry has no mechanism, or a client passed its limit.
+    """
+    latest: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        latest[str(line.body.get("reservation"))] = line.body
+    spent: dict[tuple[str, str], list[Mechanism]] = {}
+    bounds: dict[tuple[str, str], tuple[float, float]] = {}
+    for body in latest.values():
+        try:
+            key, mechanism = (str(body["job"]), str(body["client"])), body["mechanism"]
+            bounds[key] = float(body["delta"]), float(body["epsilon_limit"])
+            rate, noise = float(mechanism["sampling_rate"]), float(mechanism["noise_multiplier"])
+            release = Mechanism(rate, noise, int(mechanism["steps"]))
+        except (KeyError, TypeError, ValueError):
+            raise Fault(f"{source}: an entry names no mechanism", "", EXIT_TROUBLE) from None
+        if body["outcome"] != "released" and release.steps:
+            spent.setdefault(key, []).append(release)
+    found = {key: epsilon(mechanisms, bounds[key][0]) for key, mechanisms in spent.items()}
+    for (job, client), value in found.items():
+        if value > bounds[job, client][1] + 1e-9:
+            reason = f"{client} has spent epsilon {value:.4f} of {bounds[job, client][1]:g} in {job}"
+            raise Fault(f"{source}: {reason}", "", EXIT_TROUBLE)
+    return found
 
 
 def to_text(lines: Iterable[LedgerLine]) -> str:

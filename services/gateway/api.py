@@ -155,7 +155,7 @@ def _observations(gateway: Gateway) -> APIRouter:
             entries = await unit.read(LEDGER, after, limit)
         lines = [_ledger_line(entry) for entry in entries]
         if job:
-            lines = [line for line in lines if line["body"].get("job_id") == job]
+            lines = [line for line in lines if line["body"].get("job") == job]
         text = "".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n" for line in lines)
         more = {"X-Next-After": str(entries[-1].sequence)} if len(entries) == limit else {}
         return Response(text, media_type="application/jsonl", headers=more)

@@ -207,7 +207,7 @@ async def test_cancelling_asks_the_coordinator_and_a_job_that_is_over_cannot_be_
 async def test_the_ledger_is_exported_with_a_chain_that_verifies(gateway):
     async def write(unit) -> None:
         for number in range(3):
-            await unit.append("ledger", {"job_id": f"job-{number % 2}", "steps": number, "q": 0.1, "n": "ä"})
+            await unit.append("ledger", {"job": f"job-{number % 2}", "steps": number, "q": 0.1, "n": "ä"})
 
     await gateway.service.transact(write)
     whole = (await gateway.http.get("/ledger")).text

@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fedlora.__main__ import app
-from fedlora.ledger_file import LedgerLine, to_text
+from fedlora.faults import Fault
+from fedlora.ledger_file import LedgerLine, recompute, to_text
+from shared.core.privacy import Mechanism, epsilon
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chit-chat.yaml"
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
@@ -22,10 +24,16 @@ def fedlora(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, ANSI.sub("", result.stdout), ANSI.sub("", result.stderr)
 
 
+def entry(number: int, steps: int = 8, outcome: str = "committed") -> dict:
+    mechanism = {"sampling_rate": 0.1, "noise_multiplier": 1.0, "steps": steps}
+    names = {"job": "j", "client": "a", "reservation": f"r{number}", "outcome": outcome}
+    return {**names, "mechanism": mechanism, "delta": 1e-5, "epsilon_limit": 8.0}
+
+
 def chain(count: int) -> list[LedgerLine]:
     lines, previous = [], "0" * 64
     for sequence in range(1, count + 1):
-        line = LedgerLine(sequence, previous, "", {"job_id": "j", "steps": sequence})
+        line = LedgerLine(sequence, previous, "", entry(sequence))
         previous = line.digest()
         lines.append(LedgerLine(sequence, line.previous_sha256, previous, line.body))
     return lines
@@ -133,7 +141,10 @@ def test_an_intact_ledger_is_confirmed_with_its_head(tmp_path):
     file.write_text(to_text(chain(3)))
     code, out, _ = fedlora("ledger", "verify", file, "--json")
     assert code == 0
-    assert json.loads(out) == {"entries": 3, "head": chain(3)[-1].entry_sha256, "intact": True}
+    verified = json.loads(out)
+    assert (verified["entries"], verified["head"]) == (3, chain(3)[-1].entry_sha256)
+    [spent] = verified["epsilon"]
+    assert spent["epsilon"] == epsilon([Mechanism(0.1, 1.0, 24)], 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +172,18 @@ def test_a_file_that_is_no_ledger_is_refused_with_the_line(tmp_path):
     code, _, err = fedlora("ledger", "verify", file)
     assert code == 2
     assert "line 2 is not a ledger entry" in err
+
+
+def test_recomputing_counts_the_last_entry_of_a_reservation_and_nothing_released():
+    lines = [
+        LedgerLine(1, "", "", entry(1, steps=8, outcome="reserved")),
+        LedgerLine(2, "", "", entry(1, steps=4)),
+        LedgerLine(3, "", "", entry(2, outcome="reserved")),
+        LedgerLine(4, "", "", entry(2, outcome="released")),
+    ]
+    assert recompute(lines, "x") == {("j", "a"): epsilon([Mechanism(0.1, 1.0, 4)], 1e-5)}
+
+
+def test_a_client_past_its_limit_is_named():
+    with pytest.raises(Fault, match=r"a has spent epsilon .* of 8 in j"):
+        recompute([LedgerLine(1, "", "", entry(1, steps=100_000))], "x")
