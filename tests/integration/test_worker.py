@@ -63,6 +63,7 @@ class Server:
 
     def __init__(self, home):
         self.home, self.bus, self.heard = home, InProcessBus(), asyncio.Queue()
+        self.log = []
         self.trainer, self.stop = ScriptedTrainer(), asyncio.Event()
 
     async def start(self):
@@ -83,7 +84,9 @@ class Server:
         await self.infrastructure.close()
 
     async def hear(self, delivery):
-        await self.heard.put(delivery.envelope.open())
+        event = delivery.envelope.open()
+        self.log.append(event)
+        await self.heard.put(event)
         await delivery.ack()
 
     async def hears(self, kind):
@@ -237,9 +240,13 @@ async def test_a_crash_around_the_upload_leaves_exactly_one_upload(server, crash
     server.running.cancel()
     await asyncio.gather(server.running, return_exceptions=True)
     await server.infrastructure.close()
-    await server.start()
-    np.testing.assert_array_equal(opened(await server.hears(UpdateSubmitted)), UPDATE)
-    assert (await server.hears(BudgetSpent)).reservation_id == "s1"
+    await server.start()  # an upload that was committed leaves at the latest now
     await server.begin(2, reservation="s2")
-    assert (await server.hears(UpdateSubmitted)).round_id == "j-r2"
+    while (await server.hears(BudgetSpent)).reservation_id != "s2":
+        pass
+    uploads = [event for event in server.log if isinstance(event, UpdateSubmitted)]
+    assert [upload.round_id for upload in uploads] == ["j-r1", "j-r2"]
+    np.testing.assert_array_equal(opened(uploads[0]), UPDATE)
+    spent = [event for event in server.log if isinstance(event, BudgetSpent)]
+    assert [(event.reservation_id, event.steps) for event in spent] == [("s1", 8), ("s2", 8)]
     assert server.trainer.runs == (3 if crash == "before the commit" else 2)
