@@ -69,7 +69,7 @@ def main() -> None:
     async def built(infrastructure: Infrastructure) -> ClientService:
         from services.client.training.trainer import LoraTrainer  # noqa: PLC0415 - torch, only where it trains
 
-        trainer = LoraTrainer(span=infrastructure.telemetry.span, device=settings.device)
+        trainer = LoraTrainer(span=infrastructure.telemetry.span)
         return await build(infrastructure, settings, trainer)
 
     main_of(settings.client_id, built, login=settings.client_id)

@@ -18,7 +18,6 @@ class ClientSettings(BaseSettings):
     data: Path = Field(description="the owner's records; they never leave this machine")
     policy: Path | None = Field(None, description="default: worker.toml in home, where there is one")
     heartbeat_s: float = Field(5.0, gt=0, description="between signs of life")
-    device: str = Field("auto", description="auto, cpu, cuda or mps")
 
     @property
     def folder(self) -> Path:
