@@ -16,7 +16,7 @@ class ClientSettings(BaseSettings):
     client_id: ClientId = Field(description="the name that the federation knows, and the broker's user")
     home: Path = Field(Path("~/.fedlora"), description="holds the signing key and the worker's database")
     data: Path = Field(description="the owner's records; they never leave this machine")
-    policy: Path | None = Field(None, description="default: worker.toml in home, where there is one")
+    policy_file: Path | None = Field(None, description="default: worker.toml in home, where there is one")
     heartbeat_s: float = Field(5.0, gt=0, description="between signs of life")
 
     @property
@@ -32,7 +32,7 @@ class ClientSettings(BaseSettings):
     @property
     def policy_path(self) -> Path | None:
         """The policy file to read, or None where the defaults hold. A file that was named must exist."""
-        if self.policy is not None:
-            return self.policy.expanduser()
+        if self.policy_file is not None:
+            return self.policy_file.expanduser()
         default = self.folder / "worker.toml"
         return default if default.exists() else None
