@@ -1,6 +1,7 @@
 """GGUF weights as a safetensors folder."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -14,7 +15,8 @@ def convert_gguf(weights: Path, folder: Path) -> None:
     # The loaded config still calls the weights quantised; a fresh model with the same weights is not.
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config)
+    fresh: Any = AutoModelForCausalLM.from_config  # untyped in transformers
+    model = fresh(config)
     model.load_state_dict(dequantised.state_dict())
     model.to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(**source).save_pretrained(folder)

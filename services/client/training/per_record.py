@@ -47,7 +47,8 @@ def per_record_gradients(layers: list[nn.Linear]) -> Iterator[None]:
     """Inside, a backward pass through `layers` fills their parameters' `grad_sample`."""
 
     def forward_of(layer: nn.Linear) -> Any:  # noqa: ANN401 - replaces Module.forward
-        return lambda x: _PerRecordLinear.apply(x, layer.weight, layer.bias)
+        apply: Any = _PerRecordLinear.apply  # untyped in torch
+        return lambda x: apply(x, layer.weight, layer.bias)
 
     for layer in layers:
         layer.forward = forward_of(layer)  # type: ignore[method-assign] # undone below
@@ -55,4 +56,4 @@ def per_record_gradients(layers: list[nn.Linear]) -> Iterator[None]:
         yield
     finally:
         for layer in layers:
-            del layer.forward  # type: ignore[method-assign] # the class's own is back
+            del layer.forward  # the class's own is back
