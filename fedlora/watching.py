@@ -113,6 +113,7 @@ _DESCRIBERS: dict[str, Callable[[dict[str, Any]], str]] = {
         f"{_left_out(data)}"
     ),
     "round.aborted": lambda data: f"round {data['number']} aborted: {data['reason']}",
+    "client.declined": lambda data: f"{data['client_id']} takes no part: {data['reason']}",
     "budget.running-low": lambda data: (
         f"{data['client_id']} has spent epsilon {data['epsilon']:.2f} of {data['epsilon_limit']:g}"
     ),

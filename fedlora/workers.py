@@ -43,7 +43,7 @@ async def build_worker(
     from services.client.training.trainer import LoraTrainer  # noqa: PLC0415 - torch, only where it trains
 
     settings = ClientSettings(client_id=name, home=endpoints.folder, data=data)
-    trainer = LoraTrainer(span=infrastructure.telemetry.span, device=settings.device)
+    trainer = LoraTrainer(span=infrastructure.telemetry.span)
     return await client.build(infrastructure, settings, trainer)
 
 

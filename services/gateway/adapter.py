@@ -6,9 +6,10 @@ import zipfile
 from pathlib import Path
 
 from shared.core.lora import from_safetensors, initial_tensor, write_peft_adapter
-
 from shared.events.values import Layout
 from shared.job.specification import JobSpecification, Task
+
+PREFIX = "base_model.model."
 
 
 def zipped_adapter(specification: JobSpecification, layout: Layout, trained: bytes) -> bytes:
@@ -38,8 +39,9 @@ def peft_config(specification: JobSpecification, layout: Layout) -> dict[str, ob
     """What PEFT's adapter_config.json says of this job."""
     lora, model = specification.lora, specification.model
     names = [tensor.name for tensor in layout.tensors]
-    adapted = {name.rpartition(".lora_")[0].rpartition(".")[2] for name in names if ".lora_" in name}
-    heads = {name.removeprefix("base_model.model.").split(".")[0] for name in names if ".lora_" not in name}
+    # Whole paths, so that no other layer of the same short name is adapted.
+    adapted = {name.rpartition(".lora_")[0].removeprefix(PREFIX) for name in names if ".lora_" in name}
+    heads = {name.rpartition(".")[0].removeprefix(PREFIX) for name in names if ".lora_" not in name}
     classifies = model.task is Task.SEQUENCE_CLASSIFICATION
     return {
         "peft_type": "LORA",

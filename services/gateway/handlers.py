@@ -6,8 +6,10 @@ from typing import Any
 
 from services.gateway import state
 from services.gateway.state import BudgetView, ClientView, JobView
+from shared.errors import Stale
 from shared.events import (
     BudgetRunningLow,
+    ClientDeclined,
     ClientJoined,
     ClientSeen,
     Event,
@@ -101,6 +103,13 @@ async def on_budget_running_low(event: BudgetRunningLow, unit: UnitOfWork, cache
     await note(unit, event.job_id, event)
 
 
+async def on_client_declined(event: ClientDeclined, unit: UnitOfWork, cache: Cache) -> None:
+    """A worker takes no part, and says why."""
+    if await unit.find(JobView, event.job_id) is None:
+        raise Stale(f"no job {event.job_id}")
+    await note(unit, event.job_id, event)
+
+
 async def on_client_joined(event: ClientJoined, unit: UnitOfWork, cache: Cache) -> None:
     """A worker is there, perhaps again."""
     await unit.save(
@@ -134,6 +143,7 @@ HANDLERS: Mapping[type[Event], Handler] = {
     UpdateAggregated: on_update_aggregated,
     LedgerExtended: on_ledger_extended,
     BudgetRunningLow: on_budget_running_low,
+    ClientDeclined: on_client_declined,
     ClientJoined: on_client_joined,
     ClientSeen: on_client_seen,
 }
