@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import time
+import warnings
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from shared.errors import Refused
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MARKER = ".fedlora-demo"
 START_S = 120.0
+# The models come from packages, and what people watch is the federation, not the libraries beneath.
+QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ def demo(
 def prepare(folder: Path, fast: bool) -> Demo:
     """Write the data and the job. Raises: Fault when a package or the examples are missing, or when
     `folder` holds something that no demo wrote."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     job_file = EXAMPLES / ("bbc-news.yaml" if fast else "chit-chat.yaml")
     if not job_file.is_file():
         raise Fault("the demo needs the examples of a clone", "run it from a clone: make demo")
