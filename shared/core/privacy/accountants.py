@@ -10,14 +10,18 @@ import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
+import numpy as np
 from dp_accounting import dp_event
-from dp_accounting.pld import PLDAccountant
-from dp_accounting.privacy_accountant import NeighboringRelation, PrivacyAccountant
+from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
+from dp_accounting.privacy_accountant import NeighboringRelation
 from dp_accounting.rdp import RdpAccountant
+from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
+from numpy.typing import NDArray
 
 from shared.core.privacy.mechanisms import Mechanism, composed
 
 PLD_INTERVAL = 1e-3  # of the discretised privacy loss; pessimistic, so epsilon is rounded up by it
+ORDERS = (*(1 + x / 10 for x in range(1, 100)), *range(11, 64), 128, 256, 512, 1024)
 # RDP orders that do not converge are left out, which can only raise epsilon: not worth a line each.
 logging.getLogger("absl").setLevel(logging.ERROR)
 
@@ -45,26 +49,40 @@ def epsilon(mechanisms: Iterable[Mechanism], delta: float, accountant: str = "pl
 
 @lru_cache(maxsize=16_384)
 def _pld(mechanisms: tuple[Mechanism, ...], delta: float) -> float:
-    accountant = PLDAccountant(
-        neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=PLD_INTERVAL
+    parts = [_pld_of_step(m.sampling_rate, m.noise_multiplier).self_compose(m.steps) for m in mechanisms]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total.compose(part)
+    return _finite_or_infinite(total.get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=256)
+def _pld_of_step(sampling_rate: float, noise_multiplier: float) -> PrivacyLossDistribution:
+    return from_gaussian_mechanism(
+        noise_multiplier,
+        sampling_prob=sampling_rate,
+        value_discretization_interval=PLD_INTERVAL,
+        use_connect_dots=True,
     )
-    return _epsilon(accountant, mechanisms, delta)
 
 
 @lru_cache(maxsize=16_384)
 def _rdp(mechanisms: tuple[Mechanism, ...], delta: float) -> float:
-    accountant = RdpAccountant(neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE)
-    return _epsilon(accountant, mechanisms, delta)
+    rdp = sum(_rdp_of_step(m.sampling_rate, m.noise_multiplier) * m.steps for m in mechanisms)
+    return _finite_or_infinite(compute_epsilon(np.asarray(ORDERS), rdp, delta)[0])
 
 
-def _epsilon(accountant: PrivacyAccountant, mechanisms: tuple[Mechanism, ...], delta: float) -> float:
-    for mechanism in mechanisms:
-        event = dp_event.PoissonSampledDpEvent(
-            mechanism.sampling_rate, dp_event.GaussianDpEvent(mechanism.noise_multiplier)
-        )
-        accountant.compose(event, mechanism.steps)
-    found = float(accountant.get_epsilon(delta))
-    return found if not math.isnan(found) else math.inf
+@lru_cache(maxsize=256)
+def _rdp_of_step(sampling_rate: float, noise_multiplier: float) -> NDArray[np.float64]:
+    """Renyi divergence of one step at each order; composition multiplies it by the steps."""
+    accountant = RdpAccountant(ORDERS, NeighboringRelation.ADD_OR_REMOVE_ONE)
+    gaussian = dp_event.GaussianDpEvent(noise_multiplier)
+    accountant.compose(dp_event.PoissonSampledDpEvent(sampling_rate, gaussian))
+    return np.asarray(accountant.rdp, np.float64)
+
+
+def _finite_or_infinite(found: float) -> float:
+    return math.inf if math.isnan(found) else float(found)
 
 
 ACCOUNTANTS: dict[str, Callable[[tuple[Mechanism, ...], float], float]] = {"pld": _pld, "rdp": _rdp}
