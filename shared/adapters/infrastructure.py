@@ -45,7 +45,7 @@ class Endpoints(BaseSettings):
     @property
     def database_url(self) -> str:
         """SQLite in `home` unless a database is named."""
-        return self.database or f"sqlite+aiosqlite:///{self.folder / 'fedlora.sqlite'}"
+        return self.database or f"sqlite:///{self.folder / 'fedlora.sqlite'}"
 
     @property
     def blobs_url(self) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.adapters.database.engine import Connection
 from shared.adapters.database.tables import deadlines, journal, outbox, states
 from shared.errors import FedloraError, Unavailable
 from shared.events.base import Envelope, Event, derived_event_id, pack, unpack
@@ -45,7 +45,7 @@ class DatabaseUnitOfWork:
     def __init__(  # noqa: PLR0913 - made in one place, by DatabaseUnits
         self,
         *,
-        connection: AsyncConnection,
+        connection: Connection,
         service: str,
         now: datetime,
         cause: Envelope | None,
@@ -224,8 +224,8 @@ class DatabaseUnitOfWork:
                 .order_by(journal.c.sequence.desc())
                 .limit(1)
             )
-            row = (await self._connection.execute(query)).first()
-            self._journal_heads[stream] = (row[0], row[1]) if row else (0, GENESIS)
+            row = (await self._connection.execute(query)).mappings().first()
+            self._journal_heads[stream] = (row["sequence"], row["entry_sha256"]) if row else (0, GENESIS)
         return self._journal_heads[stream]
 
     def _row(self, kind: str, key: str) -> tuple[sa.ColumnElement[bool], ...]:

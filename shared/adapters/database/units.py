@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.adapters.database.engine import Database, database_at, migrate, release
+from shared.adapters.database.engine import Connection, Database, database_at, migrate, release
 from shared.adapters.database.tables import deadlines, inbox, outbox
 from shared.adapters.database.unit_of_work import SEPARATOR, DatabaseUnitOfWork
 from shared.errors import Stale, Unavailable
@@ -144,7 +143,7 @@ class DatabaseUnits:
         """See the port."""
         await release(self._database)
 
-    async def _expect_new(self, connection: AsyncConnection, cause: Envelope) -> None:
+    async def _expect_new(self, connection: Connection, cause: Envelope) -> None:
         """Raise Stale when `cause` was handled; a deadline is handled when its row is gone."""
         if cause.type_name == DeadlinePassed.type_name:
             gone = await connection.execute(
@@ -161,7 +160,7 @@ class DatabaseUnits:
             if (await connection.execute(query)).first() is not None:
                 raise Stale(f"{cause.type_name} {cause.event_id} was handled before")
 
-    async def _record(self, connection: AsyncConnection, event_ids: list[str], now: datetime) -> None:
+    async def _record(self, connection: Connection, event_ids: list[str], now: datetime) -> None:
         insert = (sqlite if self._database.sqlite else postgresql).insert(inbox)
         rows = [
             {"service": self._service, "event_id": event_id, "handled_at": now.timestamp()}
