@@ -9,7 +9,7 @@ from services.client.data.tokens import TokenRecord
 from services.client.training.adapted_model import AdaptedModel
 from services.client.training.noise import KeyStream
 from services.client.training.per_record import per_record_gradients
-from services.client.training.step import per_record_losses
+from services.client.training.step import losses
 from shared.errors import Refused
 from shared.job.specification import Task
 
@@ -45,7 +45,7 @@ def _gradients(adapted: AdaptedModel, records: Sequence[TokenRecord], task: Task
     """(B, d)."""
     parameters = [p for p in adapted.parameters.values() if p.requires_grad]
     with per_record_gradients(adapted.trained_layers):
-        per_record_losses(adapted, records, task).sum().backward()  # type: ignore[no-untyped-call] # torch's
+        losses(adapted, records, task).sum().backward()  # type: ignore[no-untyped-call] # torch's
     flat = torch.cat([p.grad_sample.flatten(1) for p in parameters], dim=1)  # type: ignore[attr-defined] # Opacus' name
     for parameter in parameters:
         parameter.grad_sample = None  # type: ignore[attr-defined] # Opacus' name

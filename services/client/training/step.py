@@ -1,42 +1,23 @@
 """One DP-SGD step: a Poisson sample, its clipped sum in micro-batches, noise, the optimiser's move."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
-from services.client.data.tokens import IGNORED, TokenRecord
+from services.client.data.tokens import TokenRecord
 from services.client.trainer import Cancelled
 from services.client.training.adapted_model import AdaptedModel
-from services.client.training.loss import causal_lm_losses, classification_losses
+from services.client.training.forward import micro_batches, per_record_losses
 from services.client.training.optimizer import SecureDPOptimizer
 from services.client.training.per_record import per_record_gradients
 from shared.job.specification import Task
 
-MICRO_BATCH_TOKENS = 2048  # padded; bounds activation memory, changes no result
 
-
-def per_record_losses(adapted: AdaptedModel, records: Sequence[TokenRecord], task: Task) -> torch.Tensor:
+def losses(adapted: AdaptedModel, records: Sequence[TokenRecord], task: Task) -> torch.Tensor:
     """(B,) losses of `records`, each by itself."""
-    ids, mask, targets = _padded(records, adapted, task)
-    logits = adapted.model(input_ids=ids, attention_mask=mask).logits
-    return (
-        classification_losses(logits, targets)
-        if task is not Task.CAUSAL_LM
-        else causal_lm_losses(logits, targets)
-    )
-
-
-def micro_batches(records: Sequence[TokenRecord]) -> Iterator[list[TokenRecord]]:
-    """Records of similar length together, each batch within MICRO_BATCH_TOKENS when padded."""
-    batch: list[TokenRecord] = []
-    for record in sorted(records, key=lambda r: len(r.ids)):
-        if batch and (len(batch) + 1) * len(record.ids) > MICRO_BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(record)
-    if batch:
-        yield batch
+    padding: int = adapted.tokenizer.pad_token_id
+    return per_record_losses(adapted.model, records, task, padding, adapted.device)
 
 
 def private_step(
@@ -57,7 +38,7 @@ def private_step(
         if cancelled():
             raise Cancelled("the round is over")
         with per_record_gradients(adapted.trained_layers):
-            per_record_losses(adapted, batch, task).sum().backward()  # type: ignore[no-untyped-call] # torch's
+            losses(adapted, batch, task).sum().backward()  # type: ignore[no-untyped-call] # torch's
         optimizer.signal_skip_step(do_skip=number + 1 < len(batches))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -67,23 +48,3 @@ def private_step(
         optimizer.signal_skip_step(do_skip=False)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-
-
-def _padded(
-    records: Sequence[TokenRecord], adapted: AdaptedModel, task: Task
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Right-padded ids and mask, (B, T); targets (B, T), or (B, 1) for classes."""
-    longest = max(len(record.ids) for record in records)
-    padding: int = adapted.tokenizer.pad_token_id
-    ids = [[*r.ids, *[padding] * (longest - len(r.ids))] for r in records]
-    mask = [[1] * len(r.ids) + [0] * (longest - len(r.ids)) for r in records]
-    targets = (
-        [[*r.targets, *[IGNORED] * (longest - len(r.targets))] for r in records]
-        if task is Task.CAUSAL_LM
-        else [list(r.targets) for r in records]
-    )
-
-    def tensor(rows: list[list[int]]) -> torch.Tensor:
-        return torch.tensor(rows, dtype=torch.long, device=adapted.device)
-
-    return tensor(ids), tensor(mask), tensor(targets)

@@ -1,0 +1,60 @@
+"""Loss and hits of a model on held-out records, without gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch.nn import functional
+
+from services.client.data import Record, tokenise
+from services.client.training.adapted_model import choose_device, load_base
+from services.client.training.forward import causal_lm_losses, learnt_logits, micro_batches, padded
+from shared.errors import Refused
+from shared.job.specification import JobSpecification, Task
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Sums over all records.
+
+    Attributes:
+        loss: negative log-likelihood in nats, over all learnt positions.
+        positions: how many there are; one for each record of a classifier.
+        correct: records whose class has the largest logit; 0 for a language model.
+    """
+
+    loss: float
+    positions: int
+    correct: int
+
+
+def measure(job: JobSpecification, records: Sequence[Record], adapter: Path | None, cache: Path) -> Measured:
+    """Run `records` through the base model, wrapped by the PEFT folder `adapter` if there is one.
+
+    Raises: Refused when model or adapter cannot be loaded.
+    """
+    device = choose_device()
+    model, tokenizer = load_base(job, cache, device)
+    if adapter is not None:
+        try:
+            model = PeftModel.from_pretrained(model, str(adapter)).to(device)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise Refused("adapter", f"{adapter} does not fit: {reason}", "name an exported folder") from None
+    model.eval()
+    loss, positions, correct = 0.0, 0, 0
+    for batch in micro_batches(tokenise(records, tokenizer, job)):
+        ids, mask, targets = padded(batch, tokenizer.pad_token_id, device)
+        with torch.inference_mode():
+            if job.model.task is Task.CAUSAL_LM:
+                totals, counts = causal_lm_losses(*learnt_logits(model, ids, mask, targets))
+                loss, positions = loss + float(totals.sum()), positions + int(counts.sum())
+                continue
+            logits = model(input_ids=ids, attention_mask=mask).logits.float()
+        wanted = targets[:, 0]
+        loss += float(functional.cross_entropy(logits, wanted, reduction="sum"))
+        positions += len(batch)
+        correct += int((logits.argmax(dim=1) == wanted).sum())
+    return Measured(loss, positions, correct)
