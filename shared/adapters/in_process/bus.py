@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
+
+from shared.adapters.backoff import DELIVERY_LIMIT, delay_s
 from shared.adapters.in_process.journal import MessageJournal
 from shared.adapters.in_process.topics import matches
 from shared.errors import Unavailable, Unroutable
 from shared.events.base import Envelope
 from shared.ports import Queue, Receiver
 
-DELIVERY_LIMIT = 20
-FIRST_RETRY_S, LONGEST_RETRY_S = 0.05, 16.0
 DEAD_QUEUE, DEAD_KEPT = "fl.dead", 10_000
+log = structlog.get_logger()
 _jitter = secrets.SystemRandom()
 
 
@@ -147,7 +149,7 @@ class InProcessBus:
         if message.attempt >= DELIVERY_LIMIT:
             self._put_aside(message, f"after {message.attempt} attempts: {reason}")
             return
-        longest_s = min(FIRST_RETRY_S * 2.0 ** (message.attempt - 1), LONGEST_RETRY_S)
+        wait_s = delay_s(message.attempt, _jitter.random())
         message.attempt += 1
         handle: asyncio.TimerHandle
 
@@ -156,8 +158,7 @@ class InProcessBus:
             state.messages.append(message)
             self._dispatch(state)
 
-        delay_s = longest_s * _jitter.uniform(0.5, 1.0)
-        handle = asyncio.get_running_loop().call_later(delay_s, again)
+        handle = asyncio.get_running_loop().call_later(wait_s, again)
         self._retries.add(handle)
 
     def _put_aside(self, message: _Message, reason: str) -> None:
@@ -243,8 +244,8 @@ async def _deliver(receive: Receiver, delivery: InProcessDelivery) -> None:
     try:
         await receive(delivery)
     except Exception as error:
+        log.exception("receiver failed", event_id=delivery.envelope.event_id)
         await delivery.retry(f"{type(error).__name__}: {error}")
-        raise
 
 
 async def open_in_process(journal: Path | None = None) -> InProcessBus:
