@@ -1,31 +1,28 @@
-"""The privacy guarantee of a job in words: unit, adversary, adjacency, accountant, assumptions."""
+"""The privacy guarantee of a job, as the gateway shows it, in words."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from shared.core.privacy import Mechanism, epsilon
+from shared.core.privacy import Mechanism
+from shared.core.privacy.statements import Terms, statement
 
 
 def statements(job: Mapping[str, Any]) -> list[str]:
-    """Paragraphs for people about a job as the gateway shows it; none before it was accepted."""
+    """A paragraph in plain words and one in formal terms; none before the job was accepted."""
     specification, noise = job["specification"], job["noise_multiplier"]
     if specification is None or noise is None:
         return []
-    privacy, steps = specification["privacy"], specification["training"]["local_steps"]
-    rate, delta, limit = privacy["sampling_rate"], privacy["delta"], privacy["epsilon"]
-    done = sum(one["status"] == "completed" for one in job["rounds"])
-    planned = specification["rounds"]["count"]
-    plan = [Mechanism(rate, noise, steps * planned)]
-    pld, rdp = epsilon(plan, delta), epsilon(plan, delta, "rdp")
-    return [
-        f"Everything the server and the other clients saw in {done} completed rounds, the final adapter "
-        f"included, is (epsilon, {delta:g})-differentially private for adding or removing one record of a "
-        f"client, with the epsilon of each client below, and never more than {limit:g}. The whole plan of "
-        f"{planned} rounds composes to {pld:.3f} by PLD (by RDP, the cross-check, {rdp:.3f}).",
-        f"Each of the {steps} steps a round samples a client's records independently with probability "
-        f"{rate:g}, clips each record's gradient to L2 norm {privacy['clip_norm']:g} and adds Gaussian noise "
-        f"of {noise:.4g} times that norm. Which records were sampled stays secret. The noise is each "
-        "client's own: the guarantee rests neither on the server nor on secure aggregation nor on others.",
-        "Clients hold disjoint records, so the federation's figure is the largest of the clients'. Record "
-        "counts that owners declared, and who took part when, are public.",
-    ]
+    privacy = specification["privacy"]
+    said = statement(
+        Terms(
+            a_round=Mechanism(privacy["sampling_rate"], noise, specification["training"]["local_steps"]),
+            clip_norm=privacy["clip_norm"],
+            epsilon_limit=privacy["epsilon"],
+            delta=privacy["delta"],
+            rounds_planned=specification["rounds"]["count"],
+            rounds_completed=sum(one["status"] == "completed" for one in job["rounds"]),
+            secure_aggregation=specification.get("aggregation", {}).get("secure", "none"),
+            spent={budget["client_id"]: budget["epsilon"] for budget in job["budgets"]},
+        )
+    )
+    return [said.plain, said.formal]

@@ -104,5 +104,5 @@ def test_better_means_lower_perplexity_or_higher_accuracy(name, before, after, b
 
 def test_the_statement_names_unit_adjacency_accountant_and_the_planned_epsilon():
     text = " ".join(statements(job()))
-    for wanted in ("one record", "adding or removing", "PLD", "RDP", "disjoint", "probability 0.1"):
+    for wanted in ("one record", "adding or removing", "PLD", "RDP", "disjoint", "rate q = 0.1"):
         assert wanted in text

@@ -43,10 +43,10 @@ def noise_multiplier_for(
     while high - low > step / 2:
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)
-    rounded = math.ceil(high / step) * step
-    while not fits(rounded):
-        rounded += step
-    return round(rounded, DECIMALS)
+    ticks = math.ceil(high / step - 1e-6)
+    while not fits(ticks / 10**DECIMALS):
+        ticks += 1
+    return ticks / 10**DECIMALS
 
 
 def rounds_left(
