@@ -51,6 +51,17 @@ app.command()(up)
 app.command()(worker)
 
 
+@app.command()
+def init() -> None:
+    """Make queues and tables for services that run on their own; reads the FEDLORA_ variables."""
+    from fedlora.console import say  # noqa: PLC0415 - starts the command line faster
+    from fedlora.topology import prepare  # noqa: PLC0415 - as above
+    from shared.adapters.infrastructure import Endpoints  # noqa: PLC0415 - as above
+
+    prepare(Endpoints())
+    say("queues and tables are there")
+
+
 @app.command("trace")
 def trace_(
     round_id: Annotated[str, typer.Argument(metavar="ROUND", help="id of a round, such as JOB-r1")],

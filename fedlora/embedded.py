@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.faults import Fault, trouble
+from fedlora.topology import declare_all
 from fedlora.workers import build_worker
 from services.accountant import __main__ as accountant
 from services.accountant.settings import AccountantSettings
@@ -109,6 +110,7 @@ class _Opened:
         self._endpoints.folder.mkdir(parents=True, exist_ok=True)
         self._bus = await open_bus(self._endpoints)
         self._stack.push_async_callback(self._bus.close)
+        await declare_all(self._bus)
         self._cache = open_cache(self._endpoints.cache)
 
     async def connect(self, name: str, endpoints: Endpoints | None = None) -> Infrastructure:

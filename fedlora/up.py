@@ -13,6 +13,7 @@ from fedlora.console import say
 from fedlora.embedded import Composition, federation
 from fedlora.faults import Fault
 from fedlora.processes import Child, keep_running
+from fedlora.topology import prepare
 from fedlora.workers import check_data, check_name, require_worker_packages, worker_environment
 from shared.adapters.infrastructure import Endpoints
 from shared.adapters.telemetry import configure_logging
@@ -49,6 +50,7 @@ def up(  # noqa: PLR0913, PLR0917 - each is an option of the command
         raise Fault(
             "processes share nothing but a broker", "name one with --bus amqp://..., or leave --processes out"
         )
+    prepare(endpoints)
     asyncio.run(_processes(children(endpoints, workers, port)))
 
 

@@ -7,6 +7,7 @@ from shared.service import Service, queue_for
 from shared.serving import main_of
 
 NAME = "accountant"
+QUEUE = queue_for(NAME, HANDLERS)
 
 
 async def build(
@@ -14,7 +15,7 @@ async def build(
 ) -> Service[AccountantSettings]:
     """The service on `infrastructure`; settings come from the environment unless given."""
     context = settings or AccountantSettings()
-    return Service(NAME, queue_for(NAME, HANDLERS), HANDLERS, context, infrastructure)
+    return Service(NAME, QUEUE, HANDLERS, context, infrastructure)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What each client has spent and reserved, and the rules by which that may grow."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal
@@ -13,7 +14,9 @@ from shared.events.ids import ClientId, JobId, ReservationId, RoundId
 from shared.events.values import PoissonGaussian
 from shared.ports import State
 
-TOLERANCE = 1e-9  # on epsilon, for the planned sigma is rounded up and its epsilon down by float noise
+# On epsilon: a plan that fits exactly may have been made by another machine, whose FFT differs in the last
+# bits. The PLD is discretised far more coarsely than that, and pessimistically.
+TOLERANCE = 1e-9
 
 
 class Spending(BaseModel):
@@ -57,7 +60,11 @@ class Ledger(State):
 
     def with_client(self, client_id: ClientId, spending: Spending) -> "Ledger":
         """A copy with one client's composition replaced."""
-        return self.model_copy(update={"clients": {**self.clients, client_id: spending}})
+        return self.with_clients({client_id: spending})
+
+    def with_clients(self, changed: Mapping[ClientId, Spending]) -> "Ledger":
+        """A copy with some clients' compositions replaced."""
+        return self.model_copy(update={"clients": {**self.clients, **changed}})
 
 
 class Held(State):
@@ -103,6 +110,7 @@ class Granted:
 
     in_job: Spending
     overall: Spending
+    epsilon_before: float
     epsilon_after: float
 
 
@@ -116,9 +124,8 @@ class Denied:
 def decide(in_job: Spending, overall: Spending, asked: PoissonGaussian, limits: Limits) -> Granted | Denied:
     """Whether what was spent, what is reserved and what is asked stay under both limits together."""
     job_after, overall_after = in_job.plus(asked), overall.plus(asked)
-    epsilon_after = job_after.epsilon(limits.delta)
+    before, epsilon_after = in_job.epsilon(limits.delta), job_after.epsilon(limits.delta)
     if epsilon_after > limits.epsilon + TOLERANCE:
-        before = in_job.epsilon(limits.delta)
         return Denied(
             f"epsilon {before:.3f} is spent of {limits.epsilon:g}; "
             f"this round would make it {epsilon_after:.3f}"
@@ -129,7 +136,7 @@ def decide(in_job: Spending, overall: Spending, asked: PoissonGaussian, limits: 
             f"over all jobs epsilon would be {overall_epsilon:.3f} at delta {limits.client_delta:g}, "
             f"limit {limits.client_epsilon:g}"
         )
-    return Granted(job_after, overall_after, epsilon_after)
+    return Granted(job_after, overall_after, before, epsilon_after)
 
 
 def settle(held: Held, steps: int) -> tuple[Held, PoissonGaussian | None]:

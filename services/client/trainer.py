@@ -18,7 +18,7 @@ class Cancelled(FedloraError):
     """The round or the job ended while training was going on; nothing was released."""
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)  # not frozen: Python sets __traceback__ on what is raised
 class DataError(FedloraError):
     """The data cannot be trained on; `row` counts from 1 (0: the file as a whole)."""
 

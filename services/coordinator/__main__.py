@@ -8,6 +8,7 @@ from shared.service import Service, queue_for
 from shared.serving import main_of
 
 NAME = "coordinator"
+QUEUE = queue_for(NAME, HANDLERS)
 
 
 async def build(
@@ -22,7 +23,7 @@ async def build(
         telemetry=infrastructure.telemetry,
         settings=settings,
     )
-    return Service(NAME, queue_for(NAME, HANDLERS), HANDLERS, context, infrastructure)
+    return Service(NAME, QUEUE, HANDLERS, context, infrastructure)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ from shared.ports import Cache
 from shared.service import Service, queue_for
 
 NAME = "gateway"
+QUEUE = queue_for(NAME, HANDLERS)
 
 
 async def build(infrastructure: Infrastructure, settings: GatewaySettings) -> Service[Cache]:
     """The service that projects notices into what the API shows."""
-    return Service(NAME, queue_for(NAME, HANDLERS), HANDLERS, infrastructure.cache, infrastructure)
+    return Service(NAME, QUEUE, HANDLERS, infrastructure.cache, infrastructure)
 
 
 def gateway_of(service: Service[Cache], settings: GatewaySettings) -> Gateway:

@@ -7,6 +7,7 @@ from shared.service import Service, queue_for
 from shared.serving import main_of
 
 NAME = "robust_aggregator"
+QUEUE = queue_for(NAME, HANDLERS, prefetch=8)
 
 
 async def build(
@@ -14,8 +15,7 @@ async def build(
 ) -> Service[Aggregator]:
     """The service on `infrastructure`; settings come from the environment unless given."""
     settings = settings or RobustAggregatorSettings()
-    queue = queue_for(NAME, HANDLERS, prefetch=settings.prefetch)
-    return Service(NAME, queue, HANDLERS, Aggregator(infrastructure.blobs, settings.rule), infrastructure)
+    return Service(NAME, QUEUE, HANDLERS, Aggregator(infrastructure.blobs, settings.rule), infrastructure)
 
 
 if __name__ == "__main__":

@@ -12,4 +12,3 @@ class RobustAggregatorSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FEDLORA_ROBUST_AGGREGATOR_", extra="forbid", frozen=True)
 
     rule: Literal["mean"] = Field("mean", description="a name in shared/core/robust")
-    prefetch: int = Field(16, ge=1, le=1024, description="sums in memory at once")

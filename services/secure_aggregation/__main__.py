@@ -9,6 +9,8 @@ from shared.service import Service, queue_for
 from shared.serving import main_of
 
 NAME = "secure_aggregation"
+MOST_CHUNKS = 4096  # held at once, over all sessions: up to 1 MiB each until they are in a sum
+QUEUE = queue_for(NAME, HANDLERS, prefetch=MOST_CHUNKS, single_active=True)
 
 
 async def build(
@@ -21,8 +23,7 @@ async def build(
         blobs=infrastructure.blobs,
         rebuilt_at=infrastructure.clock.now() + timedelta(seconds=settings.rebuild_s),
     )
-    queue = queue_for(NAME, HANDLERS, prefetch=settings.prefetch, single_active=True)
-    service = Service(NAME, queue, HANDLERS, context, infrastructure)
+    service = Service(NAME, QUEUE, HANDLERS, context, infrastructure)
     context.transact = service.transact
     return service
 

@@ -14,7 +14,6 @@ class SecureAggregationSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FEDLORA_SECURE_AGGREGATION_", extra="forbid", frozen=True)
 
     key_file: Path = Field(Path("~/.fedlora/aggregation.key"), description="X25519 key, made when absent")
-    prefetch: int = Field(4096, ge=64, le=65535, description="chunks held at once, over all sessions")
     rebuild_s: float = Field(5.0, ge=0, description="after a start, before a passed deadline counts")
 
 
