@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from shared.errors import Unavailable
@@ -83,7 +84,7 @@ class Database:
                     yield connection
         except IntegrityError as error:
             raise Unavailable("another replica was faster") from error
-        except (OperationalError, InterfaceError, OSError) as error:
+        except (OperationalError, InterfaceError, PoolExhausted, OSError) as error:
             raise Unavailable(f"the database is away: {type(error).__name__}") from error
         except DBAPIError as error:
             # Serialisation failures, deadlocks and a server that shuts down (SQLSTATE 40xxx, 57xxx).

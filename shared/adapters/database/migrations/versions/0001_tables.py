@@ -63,6 +63,10 @@ def upgrade() -> None:
             "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON journal "
             "FOR EACH ROW EXECUTE FUNCTION journal_is_append_only()"
         )
+        op.execute(
+            "CREATE TRIGGER never_emptied BEFORE TRUNCATE ON journal "
+            "FOR EACH STATEMENT EXECUTE FUNCTION journal_is_append_only()"
+        )
     else:
         for verb in ("UPDATE", "DELETE"):
             op.execute(
