@@ -7,7 +7,7 @@ from shared.core.privacy.accountants import epsilon
 from shared.core.privacy.mechanisms import Mechanism
 from shared.errors import FedloraError
 
-DECIMALS = 4
+TICKS_PER_UNIT = 10_000  # noise multipliers are planned to 4 decimals
 LEAST_NOISE, MOST_NOISE = 0.3, 1000.0
 
 
@@ -39,14 +39,13 @@ def noise_multiplier_for(
         low, high = high, high * 2
         if high > MOST_NOISE:
             raise NoiseNotFound(f"epsilon {target_epsilon} cannot be met over {total_steps} steps")
-    step = 10.0**-DECIMALS
-    while high - low > step / 2:
+    while (high - low) * TICKS_PER_UNIT > 0.5:
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)
-    ticks = math.ceil(high / step - 1e-6)
-    while not fits(ticks / 10**DECIMALS):
+    ticks = math.ceil(low * TICKS_PER_UNIT)
+    while not fits(ticks / TICKS_PER_UNIT):  # the figure that is returned is the figure that was checked
         ticks += 1
-    return ticks / 10**DECIMALS
+    return ticks / TICKS_PER_UNIT
 
 
 def rounds_left(
