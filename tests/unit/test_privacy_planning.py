@@ -1,0 +1,42 @@
+"""Plans never overspend, waste less than the last decimal, and say how long a budget lasts."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.core.privacy import Mechanism, NoiseNotFound, epsilon, noise_multiplier_for, rounds_left
+from shared.core.privacy.planning import LEAST_NOISE
+
+DELTA = 1e-5
+
+
+@given(
+    target=st.sampled_from([0.5, 1.0, 3.0, 8.0, 10.0]),
+    q=st.sampled_from([0.01, 0.1, 0.3]),
+    steps=st.integers(1, 60),
+)
+@settings(max_examples=6, deadline=None)
+def test_a_plan_never_overspends_and_a_ten_thousandth_less_noise_would(target, q, steps):
+    noise = noise_multiplier_for(target, DELTA, q, steps)
+    assert epsilon([Mechanism(q, noise, steps)], DELTA) <= target
+    assert round(noise, 4) == noise
+    if noise > LEAST_NOISE:
+        assert epsilon([Mechanism(q, noise - 1e-4, steps)], DELTA) > target
+
+
+def test_a_target_that_no_noise_meets_is_refused():
+    with pytest.raises(NoiseNotFound, match="epsilon 1e-06 cannot be met over 1000 steps"):
+        noise_multiplier_for(1e-6, DELTA, 1.0, 1000)
+
+
+@given(spent_rounds=st.integers(0, 12), planned=st.integers(1, 12))
+@settings(max_examples=15, deadline=None)
+def test_the_rounds_left_are_those_planned_less_those_spent(spent_rounds, planned):
+    a_round = Mechanism(0.1, 1.0, 4)
+    target = epsilon([Mechanism(0.1, 1.0, 4 * planned)], DELTA)
+    spent = [Mechanism(0.1, 1.0, 4 * spent_rounds)]
+    assert rounds_left(spent, a_round, target, DELTA) == max(0, planned - spent_rounds)
+
+
+def test_rounds_left_stops_counting_at_the_longest_asked_about():
+    assert rounds_left([], Mechanism(0.001, 50.0, 1), 8.0, DELTA, longest=20) == 20
