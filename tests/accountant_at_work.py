@@ -1,0 +1,91 @@
+"""The accountant's handlers over real transactions, on a clock that tests set."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from services.accountant.handlers import HANDLERS, LEDGER
+from services.accountant.settings import AccountantSettings
+from services.accountant.state import Held
+from shared.adapters.database import open_units
+from shared.core.privacy.ledger import LedgerLine, export
+from shared.events import BudgetRequested, BudgetSpent
+from shared.events.base import Envelope, derived_event_id
+from shared.events.values import PoissonGaussian
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+ROUND = PoissonGaussian(sampling_rate=0.1, noise_multiplier=1.0, steps=4)
+
+
+class SetClock:
+    """Time that moves when a test moves it."""
+
+    def __init__(self):
+        self.time = START
+
+    def now(self):
+        return self.time
+
+
+class Accountant:
+    """One replica. `published` holds what it has said, in order."""
+
+    def __init__(self, units, clock, settings):
+        self.units, self.clock, self.settings, self.published = units, clock, settings, []
+
+    @classmethod
+    async def open(cls, url, clock=None, **settings):
+        clock = clock or SetClock()
+        units = await open_units(url, "accountant", clock, lambda: "accountant")
+        return cls(units, clock, AccountantSettings(**settings))
+
+    async def handle(self, event, event_id=None, crash=False):
+        """Handle an event in a transaction of its own; `crash` ends it just before the commit."""
+        envelope = Envelope.wrap(event, **({"event_id": event_id} if event_id else {}))
+        return await self.handle_envelope(envelope, event, crash)
+
+    async def handle_envelope(self, envelope, event, crash=False):
+        async with self.units.begin(envelope) as unit:
+            await HANDLERS[type(event)](event, unit, self.settings)
+            if crash:
+                raise Crash
+            said = [one.open() for one in unit.outgoing]
+        self.published += said
+        return said
+
+    async def pass_deadlines(self, moment):
+        self.clock.time = moment
+        due, _ = await self.units.due(moment)
+        for envelope in due:
+            await self.handle_envelope(envelope, envelope.open())
+
+    async def export(self):
+        async with self.units.begin() as unit:
+            entries = await unit.read(LEDGER)
+        return export(as_line(entry) for entry in entries)
+
+    async def reservations(self, round_id):
+        async with self.units.begin() as unit:
+            return {one.client_id: one for one in await unit.select(Held, round_id)}
+
+
+class Crash(Exception):
+    """The process dies."""
+
+
+def as_line(entry):
+    return LedgerLine(entry.sequence, entry.previous_sha256, entry.entry_sha256, json.loads(entry.body))
+
+
+def request(number=1, clients=("a", "b"), job="j", mechanism=ROUND, epsilon=8.0, delta=1e-5, after_s=60):
+    return BudgetRequested(
+        job_id=job, round_id=f"{job}-r{number}", clients=clients, mechanism=mechanism, planned_rounds=3,
+        epsilon=epsilon, delta=delta, expires_at=START + timedelta(seconds=after_s),
+    )  # fmt: skip
+
+
+def report(number=1, client="a", steps=4, job="j"):
+    round_id = f"{job}-r{number}"
+    return BudgetSpent(
+        client_id=client, job_id=job, round_id=round_id, steps=steps,
+        reservation_id=derived_event_id(round_id, client, 0),
+    )  # fmt: skip

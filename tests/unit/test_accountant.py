@@ -1,0 +1,212 @@
+"""The accountant's decisions over real transactions: reserve, commit, release, expire, refuse."""
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from services.accountant.state import Denied, Granted, Held, Limits, Spending, decide, settle
+from shared.core.privacy import Mechanism, epsilon
+from shared.core.privacy.ledger import verify
+from shared.errors import Rejected, Stale
+from shared.events import BudgetRefused, BudgetReserved, BudgetRunningLow, LedgerExtended
+from tests.accountant_at_work import ROUND, START, Accountant, Crash, report, request
+
+DELTA = 1e-5
+
+
+def after(steps):
+    return epsilon([Mechanism(0.1, 1.0, steps)], DELTA)
+
+
+@pytest.fixture
+async def accountant(tmp_path):
+    opened = await Accountant.open(f"sqlite+aiosqlite:///{tmp_path}/accountant.db")
+    yield opened
+    await opened.units.close()
+
+
+async def outcomes(accountant):
+    lines = (await accountant.export()).decode().splitlines()
+    return [
+        (body["outcome"], body["client"], body["mechanism"]["steps"])
+        for body in (json.loads(line)["body"] for line in lines)
+    ]
+
+
+def limits(job=8.0, overall=10.0):
+    return Limits(job, DELTA, overall, DELTA)
+
+
+def test_a_budget_may_be_spent_exactly_and_not_a_step_further():
+    spent = Spending(mechanisms=(ROUND,))
+    exact = limits(job=after(8))
+    granted = decide(spent, spent, ROUND, exact)
+    assert isinstance(granted, Granted)
+    assert granted.epsilon_after == after(8)
+    more = ROUND.model_copy(update={"steps": 5})
+    denied = decide(spent, spent, more, exact)
+    assert isinstance(denied, Denied)
+    assert denied.reason == (
+        f"epsilon {after(4):.3f} is spent of {after(8):g}; this round would make it {after(9):.3f}"
+    )
+
+
+def test_other_jobs_count_against_a_client():
+    elsewhere = Spending(mechanisms=(ROUND.model_copy(update={"steps": 40}),))
+    denied = decide(Spending(), elsewhere, ROUND, limits(overall=after(42)))
+    assert isinstance(denied, Denied)
+    assert denied.reason.startswith(f"over all jobs epsilon would be {after(44):.3f}")
+
+
+def held(**changes):
+    return Held(
+        reservation_id="s", job_id="j", round_id="j-r1", client_id="a", mechanism=ROUND, epsilon_after=1,
+        epsilon_rdp_after=1, epsilon_limit=8, delta=DELTA, expires_at=START,
+    ).replace(**changes)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("steps", "status", "unused"), [(4, "committed", None), (3, "committed", 1), (0, "released", 4)]
+)
+def test_what_was_not_used_comes_back(steps, status, unused):
+    settled, left = settle(held(), steps)
+    assert (settled.status, settled.mechanism.steps) == (status, steps)
+    assert (left and left.steps) == unused
+
+
+@pytest.mark.parametrize("status", ["committed", "released", "expired"])
+def test_a_settled_reservation_is_not_settled_again(status):
+    with pytest.raises(Stale, match=f"s is {status}"):
+        settle(held(status=status), 1)
+
+
+async def test_a_cohort_is_reserved_in_one_transaction(accountant):
+    with pytest.raises(Crash):
+        await accountant.handle(request(clients=("a", "b", "c")), crash=True)
+    assert await outcomes(accountant) == []
+    [reserved] = await accountant.handle(request(clients=("c", "a", "b")))
+    assert isinstance(reserved, BudgetReserved)
+    assert [one.client_id for one in reserved.reservations] == ["a", "b", "c"]
+    assert {one.epsilon_after for one in reserved.reservations} == {after(4)}
+    assert len(await outcomes(accountant)) == 3
+
+
+async def test_a_repeated_request_is_given_the_same_reservations_and_costs_nothing(accountant):
+    [first] = await accountant.handle(request(), event_id="e1")
+    [again] = await accountant.handle(request(), event_id="e2")
+    assert again == first
+    assert len(await outcomes(accountant)) == 2
+    with pytest.raises(Stale):
+        await accountant.handle(request(), event_id="e1")
+
+
+async def test_a_client_named_twice_is_charged_once(accountant):
+    [reserved] = await accountant.handle(request(clients=("a", "a")))
+    assert [one.epsilon_after for one in reserved.reservations] == [after(4)]
+    assert await outcomes(accountant) == [("reserved", "a", 4)]
+
+
+async def test_a_report_of_fewer_steps_gives_the_rest_back(accountant):
+    await accountant.handle(request())
+    [told] = await accountant.handle(report(steps=1))
+    assert isinstance(told, LedgerExtended)
+    assert (told.outcome, told.epsilon) == ("committed", after(1))
+    assert told.epsilon_rdp == epsilon([Mechanism(0.1, 1.0, 1)], DELTA, "rdp")
+    [reserved] = await accountant.handle(request(2))
+    assert [one.epsilon_after for one in reserved.reservations] == [after(5), after(8)]
+
+
+async def test_a_released_reservation_costs_nothing_and_cannot_be_used_later(accountant):
+    await accountant.handle(request())
+    [told] = await accountant.handle(report(steps=0))
+    assert (told.outcome, told.epsilon) == ("released", 0)
+    [again] = await accountant.handle(request())
+    assert [one.client_id for one in again.reservations] == ["b"]
+    [(left_out, reason)] = [(one.client_id, one.reason) for one in again.refused]
+    assert left_out == "a"
+    assert "released" in reason
+
+
+async def test_an_expired_reservation_stays_spent_whatever_comes_later(accountant):
+    await accountant.handle(request())
+    await accountant.handle(report(client="b", steps=4))
+    await accountant.pass_deadlines(START + timedelta(seconds=61))
+    with pytest.raises(Stale, match="is expired"):
+        await accountant.handle(report(steps=0))
+    [reserved] = await accountant.handle(request(2))
+    assert [one.epsilon_after for one in reserved.reservations] == [after(8), after(8)]
+    assert (await outcomes(accountant))[2:4] == [("committed", "b", 4), ("expired", "a", 4)]
+
+
+@pytest.mark.parametrize(
+    "false",
+    [
+        report(steps=5),
+        report(number=2),
+        report(client="stranger"),
+        report(job="other"),
+        report().model_copy(update={"reservation_id": "s"}),
+        report().model_copy(update={"job_id": "other"}),
+    ],
+    ids=["too-many-steps", "round", "client", "job", "reservation", "job-of-the-round"],
+)
+async def test_a_report_without_a_reservation_that_covers_it_is_rejected(accountant, false):
+    await accountant.handle(request())
+    with pytest.raises(Rejected):
+        await accountant.handle(false)
+    assert [one for one, _, _ in await outcomes(accountant)] == ["reserved", "reserved"]
+
+
+async def test_a_budget_is_shared_by_rounds_that_overlap(accountant):
+    limit = after(8)
+    for number in (1, 2):
+        await accountant.handle(request(number, epsilon=limit))
+    [refused] = await accountant.handle(request(3, epsilon=limit))
+    assert isinstance(refused, BudgetRefused)
+    assert [one.client_id for one in refused.refused] == ["a", "b"]
+    await accountant.handle(report(1, "a", steps=0))
+    [reserved] = await accountant.handle(request(4, epsilon=limit))
+    assert [one.client_id for one in reserved.reservations] == ["a"]
+    assert [one.client_id for one in reserved.refused] == ["b"]
+
+
+async def test_all_jobs_of_a_client_share_its_overall_budget(tmp_path):
+    url = f"sqlite+aiosqlite:///{tmp_path}/accountant.db"
+    accountant = await Accountant.open(url, client_epsilon=after(9))
+    await accountant.handle(request(job="one"))
+    await accountant.handle(request(job="two"))
+    [refused] = await accountant.handle(request(job="three", clients=("a", "new")))
+    assert [one.client_id for one in refused.refused] == ["a"]
+    assert "over all jobs" in refused.refused[0].reason
+    assert [one.client_id for one in refused.reservations] == ["new"]
+    await accountant.units.close()
+
+
+@pytest.mark.parametrize(("epsilon_", "delta"), [(10.5, 1e-5), (8.0, 1e-4)], ids=["epsilon", "delta"])
+async def test_no_job_passes_the_federations_ceiling(accountant, epsilon_, delta):
+    [refused] = await accountant.handle(request(epsilon=epsilon_, delta=delta))
+    assert isinstance(refused, BudgetRefused)
+    assert all("over this federation's limit of 10 at 1e-05" in one.reason for one in refused.refused)
+    assert await outcomes(accountant) == []
+
+
+async def test_crossing_80_percent_warns_once(accountant):
+    limit = after(20)
+    warned = []
+    for number in range(1, 6):
+        said = await accountant.handle(request(number, clients=("a",), epsilon=limit))
+        warned += [number for one in said if isinstance(one, BudgetRunningLow)]
+    crossing = next(n for n in range(1, 6) if after(4 * n) >= 0.8 * limit)
+    assert warned == [crossing]
+
+
+async def test_the_ledger_states_the_standing_after_each_entry_and_verifies(accountant):
+    await accountant.handle(request(1))
+    await accountant.handle(request(2))
+    await accountant.handle(report(1, "a", steps=2))
+    await accountant.handle(report(2, "a", steps=4))  # all of it, after the first round shrank
+    await accountant.pass_deadlines(START + timedelta(seconds=61))
+    verdict = verify(await accountant.export())
+    assert verdict.faults == ()
+    assert {one.client_id: one.epsilon() for one in verdict.spending} == {"a": after(6), "b": after(8)}
