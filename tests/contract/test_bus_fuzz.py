@@ -16,7 +16,7 @@ from shared.errors import Rejected
 from shared.events import ClientSeen, JobCancelled, JobClosed, UpdateSubmitted
 from shared.events.base import Channel, Envelope, Event, decode, event_types, pack
 from shared.ports import Delivery, Queue
-from tests.contract.test_bus import PATIENCE_S, Receiver, ack, dead
+from tests.contract.test_bus import PATIENCE_S, Receiver, ack
 
 MESSAGES = int(os.environ.get("FEDLORA_FUZZ_MESSAGES", "100000"))
 VALID: list[Event] = [
@@ -234,7 +234,7 @@ async def test_strangers_messages_over_the_broker_end_as_dead_letters(
             await exchange.publish(message, seeded.choice(["job.cancelled.v1", "client.a.client.seen.v1"]))
     letters: list[tuple[Envelope | None, str]] = []
     async with asyncio.timeout(PATIENCE_S):
-        while len(good) + len(letters) < count:  # noqa: ASYNC110 - only asking tells
+        while len(good) + len(letters) < count:
             await asyncio.sleep(0.1)
             letters = list(await bus.dead_letters(limit=count))
     assert len(good) + len(letters) == count
