@@ -3,14 +3,16 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 import structlog
 
+from shared.adapters.backoff import longest_delay_s
 from shared.adapters.infrastructure import Infrastructure
 from shared.adapters.telemetry import bind
-from shared.errors import Outcome, Rejected, Stale, Unavailable
+from shared.errors import Rejected, Stale, Unavailable
 from shared.events.base import Channel, DeadlinePassed, Envelope, Event
 from shared.outbox_relay import OutboxRelay
 from shared.ports import Delivery, Queue, QueueKind, UnitOfWork
@@ -63,6 +65,7 @@ class Service(Generic[C]):
         self._held: defaultdict[str, list[Delivery]] = defaultdict(list)
         self._in_flight: set[asyncio.Future[None]] = set()
         self._deadline_moved = asyncio.Event()
+        self._failed_deadlines: dict[str, tuple[int, datetime]] = {}  # failures, and when to try again
         self._relay = OutboxRelay(self._bus, self._units, self._clock)
         self._running = False
 
@@ -78,22 +81,30 @@ class Service(Generic[C]):
         if started is not None:
             started.set()
         log.info("started", service=self.name, queue=self._queue.name)
+        stopping = asyncio.create_task(stop.wait())
         try:
-            await stop.wait()
+            await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            stopping.cancel()
             self._running = False
             await subscription.pause()
             if self._in_flight:
                 await asyncio.wait(self._in_flight, timeout=DRAIN_S)
             for loop in loops:
                 loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            ended = await asyncio.gather(*loops, return_exceptions=True)
             await self._relay.flush()
             await subscription.cancel()
             log.info("stopped", service=self.name)
+        for failure in ended:
+            if isinstance(failure, Exception):  # a defect: whoever supervises the process restarts it
+                raise failure
 
     async def transact(self, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
-        """A transaction outside any message. What it publishes goes out at once."""
+        """A transaction outside any message. What it publishes goes out at once.
+
+        Raises: RuntimeError within a handler on SQLite: the handler's own transaction is open.
+        """
         async with self._units.begin() as unit:
             await work(unit)
         self._wake(unit)
@@ -144,48 +155,76 @@ class Service(Generic[C]):
         if handler is None:
             raise Rejected(f"{self.name} does not handle {envelope.type_name}")
         with self._telemetry.process(envelope):
-            async with self._units.begin(envelope) as unit:
-                await handler(event, unit, self.context)
-                if unit.held_under is not None and delivery is not None:
-                    self._held[envelope.event_id].append(delivery)
-            if unit.held_under is None and delivery is not None:
-                await delivery.ack()
+            try:
+                async with self._units.begin(envelope) as unit:
+                    await handler(event, unit, self.context)
+                    if unit.held_under is not None and delivery is not None:
+                        # Before the commit: whoever releases the key after it must find this delivery.
+                        self._held[envelope.event_id].append(delivery)
+            except BaseException:
+                await self._let_go(envelope.event_id, delivery)
+                raise
+            self._wake(unit)
+            answered = [delivery] if unit.held_under is None and delivery is not None else []
             for event_id in unit.released:
-                for held in self._held.pop(event_id, []):
-                    await held.ack()
-        self._wake(unit)
+                answered += self._held.pop(event_id, [])
+            for lost in await asyncio.gather(*(each.ack() for each in answered), return_exceptions=True):
+                if isinstance(lost, BaseException):
+                    raise lost
+
+    async def _let_go(self, event_id: str, delivery: Delivery | None) -> None:
+        """After a failed hold: its redelivery is handled anew, and copies that joined it come again."""
+        for held in self._held.pop(event_id, []):
+            if held is not delivery:
+                await held.retry("the transaction that held its twin failed")
 
     async def _watch_deadlines(self) -> None:
         """Handle each deadline when it comes."""
+        unread = 0
         while True:
             self._deadline_moved.clear()
+            following: datetime | None
             try:
                 due, following = await self._units.due(self._clock.now())
-                postponed = await self._fire(due)
+                unread = 0
             except Unavailable as error:
                 log.warning("deadlines not read", reason=str(error))
-                postponed, following = True, None
-            if postponed:
-                retry_at = self._clock.now() + timedelta(seconds=1)
-                following = min(following, retry_at) if following else retry_at
-            await self._sleep_until(following)
+                unread += 1
+                following = self._clock.now() + timedelta(seconds=longest_delay_s(unread))
+            else:
+                for envelope in due:
+                    await self._fire(envelope)
+                known = {envelope.event_id for envelope in due}
+                self._failed_deadlines = {k: v for k, v in self._failed_deadlines.items() if k in known}
+            moments = [again for _, again in self._failed_deadlines.values()]
+            await self._sleep_until(min([*moments, *([following] if following else [])], default=None))
 
-    async def _fire(self, due: Iterable[Envelope]) -> bool:
-        """Handle deadlines that have come; whether one must be tried again."""
-        postponed = False
-        for envelope in due:
+    async def _fire(self, envelope: Envelope) -> None:
+        """Handle a deadline that has come, or try again later what failed."""
+        failures, again = self._failed_deadlines.get(envelope.event_id, (0, None))
+        if again is not None and self._clock.now() < again:
+            return
+        try:
             with bind(self.name, envelope):
-                try:
-                    await self._handle(envelope, None)
-                except Unavailable as error:
-                    log.info("deadline postponed", reason=str(error))
-                    postponed = True
-                except Outcome as outcome:
-                    log.debug("deadline without effect", reason=str(outcome))
-                except Exception:
-                    log.exception("deadline handler failed")
-                    postponed = True
-        return postponed
+                await self._fire_once(envelope)
+            self._failed_deadlines.pop(envelope.event_id, None)
+        except Exception as error:
+            if isinstance(error, Unavailable):
+                log.info("deadline postponed", reason=str(error))
+            else:
+                log.exception("deadline handler failed", attempt=failures + 1)
+            wait = timedelta(seconds=longest_delay_s(failures + 1))
+            self._failed_deadlines[envelope.event_id] = failures + 1, self._clock.now() + wait
+
+    async def _fire_once(self, envelope: Envelope) -> None:
+        """Handle a deadline; one without effect is forgotten in a transaction of its own."""
+        try:
+            await self._handle(envelope, None)
+        except (Stale, Rejected) as outcome:
+            log.debug("deadline without effect", reason=str(outcome))
+            with suppress(Stale):  # it was moved, or another replica has handled it
+                async with self._units.begin(envelope):
+                    pass
 
     async def _sleep_until(self, moment: datetime | None) -> None:
         """Until `moment`, or until a transaction may have moved a deadline."""

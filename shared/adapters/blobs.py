@@ -51,7 +51,7 @@ class ObjectBlobs:
         return content
 
     def _remember(self, sha256: str, content: bytes) -> None:
-        if len(content) > KEPT_BYTES:
+        if sha256 in self._recent or len(content) > KEPT_BYTES:
             return
         self._recent[sha256] = content
         self._recent_bytes += len(content)

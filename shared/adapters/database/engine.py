@@ -64,6 +64,7 @@ class Database:
         self.sqlite = url.startswith("sqlite")
         self.users = 0
         self._lock = asyncio.Lock()
+        self._inside: asyncio.Task[Any] | None = None  # the task whose SQLite transaction is open
         if self.sqlite:
             self._sqlite = sa.create_engine(url.replace("sqlite+aiosqlite:", "sqlite:", 1))
             sa.event.listen(self._sqlite, "connect", _on_sqlite_connect)
@@ -73,12 +74,22 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Commit at the end. Raises: Unavailable on a lost race or when the database is away."""
+        """Commit at the end.
+
+        Raises: Unavailable on a lost race or when the database is away; RuntimeError where a task
+            would wait for its own transaction to end (SQLite has one writer).
+        """
+        if self._inside is not None and self._inside is asyncio.current_task():
+            raise RuntimeError("a transaction is open here already: use its unit of work")
         try:
             if self.sqlite:
                 async with self._lock:
-                    with self._sqlite.begin() as in_loop:
-                        yield InLoopConnection(in_loop)
+                    self._inside = asyncio.current_task()
+                    try:
+                        with self._sqlite.begin() as in_loop:
+                            yield InLoopConnection(in_loop)
+                    finally:
+                        self._inside = None
             else:
                 async with self._server.begin() as connection:
                     yield connection
