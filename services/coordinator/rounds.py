@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from services.coordinator import adapter as adapters
 from services.coordinator.context import Coordination
-from services.coordinator.state import Client, Job, Outcome, Round, agreed, gathered
+from services.coordinator.state import Client, Job, Outcome, Round, agreed, gathered, hopeless
 from shared.errors import Stale
 from shared.events import (
     BudgetRefused,
@@ -33,6 +33,9 @@ GATHER, ROUND = "gather", "round"
 
 async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
     """Begin the next round if enough clients are ready and present; otherwise look again later."""
+    if reason := hopeless(job):
+        await end(job, "failed", reason, unit)
+        return
     if job.phase == "gathering" and not gathered(job, unit.now):
         await _look_again(job, unit, context)
         return

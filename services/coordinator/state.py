@@ -175,6 +175,21 @@ def agreed(job: Job) -> Job:
     return job.replace(layout=job.layouts[digest], layouts={}, left_out={**job.left_out, **reasons})
 
 
+def hopeless(job: Job) -> str:
+    """Why the job cannot begin: of those it was announced to, too many take no part. Empty otherwise.
+
+    A job that waits for clients who have not joined yet is not hopeless; one that clients have
+    turned down is, and its operator should know why rather than wait.
+    """
+    willing = [client_id for client_id in job.announced if client_id not in job.left_out]
+    wanted = job.specification.rounds.min_clients
+    asked = len(job.announced)
+    if job.phase != "gathering" or not job.left_out or asked < wanted or len(willing) >= wanted:
+        return ""
+    reasons = "; ".join(f"{client_id}: {why}" for client_id, why in sorted(job.left_out.items())[:5])
+    return f"{len(willing)} of {asked} clients can take part, {wanted} are needed ({reasons})"
+
+
 def gathered(job: Job, now: AwareDatetime) -> bool:
     """Whether round 1 need not wait for more clients to answer; presence is another question."""
     rounds = job.specification.rounds

@@ -48,7 +48,8 @@ def per_record_gradients(layers: list[nn.Linear]) -> Iterator[None]:
 
     def forward_of(layer: nn.Linear) -> Any:  # noqa: ANN401 - replaces Module.forward
         apply: Any = _PerRecordLinear.apply  # untyped in torch
-        return lambda x: apply(x, layer.weight, layer.bias)
+        # A bfloat16 base hands bfloat16 to a float32 layer.
+        return lambda x: apply(x.to(layer.weight.dtype), layer.weight, layer.bias)
 
     for layer in layers:
         layer.forward = forward_of(layer)  # type: ignore[method-assign] # undone below
