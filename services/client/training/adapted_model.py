@@ -78,9 +78,15 @@ def choose_device() -> torch.device:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """Of the frozen base; the adapter and its gradients are always float32."""
     if name == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if bf16 else torch.float32
+        native = {"cuda": torch.cuda.is_bf16_supported, "cpu": _multiplies_bfloat16}.get(device.type)
+        return torch.bfloat16 if native is not None and native() else torch.float32
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether this CPU has the instructions; then bfloat16 is twice as fast, else it is much slower."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "amx_tile"))
 
 
 def build(job: JobSpecification, cache: Path, device: torch.device) -> AdaptedModel:
