@@ -75,18 +75,14 @@ def choose_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Of the frozen base; the adapter and its gradients are always float32."""
-    if name == "auto":
-        native = {"cuda": torch.cuda.is_bf16_supported, "cpu": _multiplies_bfloat16}.get(device.type)
-        return torch.bfloat16 if native is not None and native() else torch.float32
+def choose_dtype(name: str) -> torch.dtype:
+    """Of the frozen base; the adapter and its gradients are always float32.
+
+    `auto` is float32: in bfloat16 a record's gradient depends, by rounding, on which others share its
+    batch, so that removing one record moves the sum by more than its own clipped gradient
+    (docs/privacy.md). A job may ask for it in writing.
+    """
     return torch.bfloat16 if name == "bfloat16" else torch.float32
-
-
-def _multiplies_bfloat16() -> bool:
-    """Whether this CPU has the instructions; then bfloat16 is twice as fast, else it is much slower."""
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "amx_tile"))
 
 
 def build(job: JobSpecification, cache: Path, device: torch.device) -> AdaptedModel:
@@ -101,7 +97,7 @@ def load_base(job: JobSpecification, cache: Path, device: torch.device) -> tuple
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.name, local_files_only=source.local_only)
         options: dict[str, Any] = {
-            "dtype": choose_dtype(job.model.dtype, device),
+            "dtype": choose_dtype(job.model.dtype),
             "local_files_only": source.local_only,
         }
         if job.model.task is Task.CAUSAL_LM:
@@ -128,11 +124,15 @@ def adapt(base: Any, tokenizer: Any, job: JobSpecification, device: torch.device
     heads = [name for name in HEADS if classification and hasattr(base, name)]
     if any(isinstance(getattr(base, name), nn.Sequential | nn.ModuleList) for name in heads):
         raise Refused("model.base", "its classifier head is not one linear layer", "name another model")
+    targets = target_modules(base, job)
+    # GPT-2's Conv1D keeps its weight transposed.
+    transposed = any(type(base.get_submodule(name)).__name__ == "Conv1D" for name in targets)
     config = LoraConfig(
         r=job.lora.rank,
         lora_alpha=job.lora.alpha or 2 * job.lora.rank,  # type: ignore[arg-type] # PEFT divides it; any number will do
         lora_dropout=0.0,
-        target_modules=target_modules(base, job),
+        target_modules=targets,
+        fan_in_fan_out=transposed,
         modules_to_save=heads or None,
         task_type=TaskType.SEQ_CLS if classification else TaskType.CAUSAL_LM,
     )
