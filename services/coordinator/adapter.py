@@ -1,8 +1,8 @@
 """The global adapter: its first value, and its step by the federation's update."""
 
 import numpy as np
-from shared.core.lora import flatten, from_safetensors, initial_tensor, to_safetensors, unflatten
 
+from shared.core.lora import flatten, from_safetensors, initial_tensor, to_safetensors, unflatten
 from shared.errors import Rejected
 from shared.events.values import Layout
 from shared.job.specification import JobSpecification
