@@ -1,6 +1,7 @@
 """The service loop: every event counts once, whatever fails in between."""
 
 import asyncio
+import sqlite3
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import ClassVar
@@ -9,12 +10,13 @@ import pytest
 
 from shared.adapters import backoff
 from shared.adapters.clock import SystemClock, SystemRandom
-from shared.adapters.database import open_units
-from shared.adapters.in_process.bus import InProcessBus
+from shared.adapters.database import DatabaseUnits, open_units
+from shared.adapters.database.unit_of_work import DatabaseUnitOfWork
+from shared.adapters.in_process.bus import InProcessBus, InProcessDelivery
 from shared.adapters.infrastructure import Infrastructure
 from shared.adapters.no_telemetry import NoTelemetry
 from shared.errors import Rejected, Stale, Unavailable
-from shared.events import JobCancelled
+from shared.events import BudgetRefused, ClientSeen, JobCancelled
 from shared.events.base import DeadlinePassed, Envelope
 from shared.ports import State
 from shared.service import Service, queue_for
@@ -185,3 +187,77 @@ async def test_transact_within_a_handler_is_a_clear_error(world) -> None:
 
         with pytest.raises(RuntimeError, match="a transaction is open here already"):
             await service.transact(nested)
+
+
+async def test_a_stop_waits_for_what_is_in_flight(world) -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(event, unit, world) -> None:
+        entered.set()
+        await go_on.wait()
+        world.calls.append(event.job_id)
+
+    async with world.running({JobCancelled: slow}):
+        await world.send()
+        await entered.wait()
+        asyncio.get_running_loop().call_later(0.01, go_on.set)
+    assert world.calls == ["j1"]
+    assert world.unanswered() == 0
+
+
+async def test_an_ephemeral_event_leaves_no_inbox_row(world) -> None:
+    async def see(event, unit, world) -> None:
+        world.calls.append(event.client_id)
+
+    envelope = Envelope.wrap(ClientSeen(client_id="a"))
+    async with world.running({ClientSeen: see}):
+        for _ in range(2):
+            await world.bus.publish(envelope)
+        await until(lambda: world.calls == ["a", "a"] and world.unanswered() == 0)
+    with sqlite3.connect(world.url.removeprefix("sqlite+aiosqlite:///")) as connection:
+        assert connection.execute("SELECT count(*) FROM inbox").fetchone() == (0,)
+    connection.close()
+
+
+@pytest.mark.parametrize("broken", ["nothing", "handler", "flush", "ack", "publish", "published"])
+async def test_a_failure_anywhere_counts_once_and_publishes_one_id(world, monkeypatch, broken) -> None:
+    failures, received = ([] if broken == "nothing" else [broken]), []
+
+    def fails_once(owner, name) -> None:
+        original = getattr(owner, name)
+
+        async def method(self, *arguments):
+            if failures == [broken] and not (broken == "publish" and arguments[0].causation_id == ""):
+                failures.clear()
+                raise Unavailable(f"{name} failed")
+            return await original(self, *arguments)
+
+        monkeypatch.setattr(owner, name, method)
+
+    owners = {"flush": DatabaseUnitOfWork, "ack": InProcessDelivery, "publish": InProcessBus}
+    owners["published"] = DatabaseUnits
+    if broken in owners:
+        fails_once(owners[broken], broken)
+
+    async def handle(event, unit, world) -> None:
+        await count(event, unit, world)
+        unit.publish(BudgetRefused.model_construct(job_id=event.job_id))
+        if failures == ["handler"]:
+            failures.clear()
+            raise Unavailable("handler failed")
+
+    async def receive(delivery) -> None:
+        received.append(delivery.envelope.event_id)
+        await delivery.ack()
+
+    # Nobody has declared the outgoing event's queue yet: the outbox waits for it, across a restart.
+    async with world.running({JobCancelled: handle}):
+        for job_id in ("j1", "j2"):
+            await world.send(job_id)
+        await until(lambda: world.unanswered() == 0)
+    await world.bus.subscribe(queue_for("out", [BudgetRefused]), receive)
+    async with world.running({JobCancelled: handle}) as service:
+        await until(lambda: len(set(received)) == 2 and not failures)
+        async with service.infrastructure.units.begin() as unit:
+            assert (await unit.load(Count, "n")).value == 2
+    assert len(set(received)) == 2
