@@ -261,3 +261,28 @@ async def test_a_failure_anywhere_counts_once_and_publishes_one_id(world, monkey
         async with service.infrastructure.units.begin() as unit:
             assert (await unit.load(Count, "n")).value == 2
     assert len(set(received)) == 2
+
+
+@pytest.mark.parametrize("order", [("j1", "j2", "j3"), ("j3", "j1", "j2"), ("j2", "j3", "j1")])
+async def test_duplicates_in_any_order_give_the_same_state(world, order) -> None:
+    envelopes = {job_id: Envelope.wrap(JobCancelled(job_id=job_id)) for job_id in order}
+    async with world.running({JobCancelled: count}) as service:
+        for job_id in (*order, *reversed(order)):
+            await world.bus.publish(envelopes[job_id])
+        await until(lambda: world.unanswered() == 0)
+        async with service.infrastructure.units.begin() as unit:
+            assert (await unit.load(Count, "n")).value == 3
+
+
+async def test_a_handler_that_transacts_is_told_why_it_may_not(world) -> None:
+    async def nothing(unit) -> None:
+        pass
+
+    async def handle(event, unit, world) -> None:
+        await service.transact(nothing)
+
+    async with world.running({JobCancelled: handle}) as service:
+        await world.send()
+        await until(lambda: world.bus._dead)
+        [(_, reason)] = await world.bus.dead_letters()
+    assert "a transaction is open here already" in reason
