@@ -42,7 +42,7 @@ def chain(count: int) -> list[LedgerLine]:
 def test_a_good_job_file_is_confirmed_in_one_line():
     code, out, err = fedlora("job", "check", EXAMPLE)
     assert (code, err) == (0, "")
-    assert "can run. 3 rounds of 8 steps" in out
+    assert "can run. 3 rounds of 1 steps" in out
 
 
 def test_a_checked_job_as_json_has_every_default():
