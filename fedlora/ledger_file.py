@@ -1,35 +1,12 @@
 """An exported ledger: JSON lines whose hashes chain each to the one before."""
 
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedlora.faults import EXIT_TROUBLE, Fault
 from shared.core.privacy import Mechanism, epsilon
-
-GENESIS_SHA256 = "0" * 64
-
-
-@dataclass(frozen=True)
-class LedgerLine:
-    """One entry, with the bytes that its hash covers."""
-
-    sequence: int
-    previous_sha256: str
-    entry_sha256: str
-    body: dict[str, Any]
-
-    def digest(self) -> str:
-        """SHA-256(previous || sequence as 8 bytes big-endian || canonical JSON of the body)."""
-        content = bytes.fromhex(self.previous_sha256) + self.sequence.to_bytes(8, "big")
-        return hashlib.sha256(content + canonical(self.body)).hexdigest()
-
-
-def canonical(body: dict[str, Any]) -> bytes:
-    """The one way in which a body is written: sorted keys, no spaces, UTF-8."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+from shared.core.privacy.ledger import GENESIS_SHA256, LedgerLine
 
 
 def parse_ledger(text: str, source: str) -> list[LedgerLine]:
@@ -74,7 +51,7 @@ def recompute(lines: Iterable[LedgerLine], source: str) -> dict[tuple[str, str],
     The last entry of a reservation counts; what was released was never spent.
     Raises: Fault when an entry has no mechanism, or a client passed its limit.
     """
-    latest: dict[str, dict[str, Any]] = {}
+    latest: dict[str, Mapping[str, Any]] = {}
     for line in lines:
         latest[str(line.body.get("reservation"))] = line.body
     spent: dict[tuple[str, str], list[Mechanism]] = {}
@@ -95,24 +72,6 @@ def recompute(lines: Iterable[LedgerLine], source: str) -> dict[tuple[str, str],
             reason = f"{client} has spent epsilon {value:.4f} of {bounds[job, client][1]:g} in {job}"
             raise Fault(f"{source}: {reason}", "", EXIT_TROUBLE)
     return found
-
-
-def to_text(lines: Iterable[LedgerLine]) -> str:
-    """The export's text."""
-    return "".join(
-        json.dumps(
-            {
-                "sequence": line.sequence,
-                "previous_sha256": line.previous_sha256,
-                "entry_sha256": line.entry_sha256,
-                "body": line.body,
-            },
-            separators=(",", ":"),
-            ensure_ascii=False,
-        )
-        + "\n"
-        for line in lines
-    )
 
 
 def _broken(source: str, line: LedgerLine, reason: str) -> Fault:

@@ -98,16 +98,20 @@ def test_a_record_with_a_gradient_that_is_not_finite_counts_for_nothing(monkeypa
     assert torch.allclose(with_it, without, atol=1e-6)
 
 
-def test_an_empty_sample_still_moves_by_noise():
-    model = adapted("llama")
-    before = [p.detach().clone() for p in trained(model)]
-    optimizer = SecureDPOptimizer(
+def noisy(model, stream):
+    return SecureDPOptimizer(
         torch.optim.SGD(trained(model), lr=1.0),
         noise_multiplier=2.0,
         clip_norm=CLIP,
         expected_batch_size=4.0,
-        stream=KeyStream(lambda count: b"\1" * count),
+        stream=stream,
     )
+
+
+def test_an_empty_sample_still_moves_by_noise():
+    model = adapted("llama")
+    before = [p.detach().clone() for p in trained(model)]
+    optimizer = noisy(model, KeyStream(lambda count: b"\1" * count))
     private.private_step(model, optimizer, [], Task.CAUSAL_LM, lambda: False)
     moved = torch.cat([(b - p.detach()).flatten() for b, p in zip(before, trained(model), strict=True)])
     assert float(moved.std()) == pytest.approx(2.0 * CLIP / 4.0, rel=0.1)
@@ -116,13 +120,7 @@ def test_an_empty_sample_still_moves_by_noise():
 def test_cancelling_before_a_micro_batch_moves_nothing():
     model = adapted("llama")
     before = [p.detach().clone() for p in trained(model)]
-    optimizer = SecureDPOptimizer(
-        torch.optim.SGD(trained(model), lr=1.0),
-        noise_multiplier=2.0,
-        clip_norm=CLIP,
-        expected_batch_size=4.0,
-        stream=KeyStream(),
-    )
+    optimizer = noisy(model, KeyStream())
     with pytest.raises(Cancelled):
         private.private_step(model, optimizer, records("llama", [4]), Task.CAUSAL_LM, lambda: True)
     assert all(torch.equal(b, p) for b, p in zip(before, trained(model), strict=True))

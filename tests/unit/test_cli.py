@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from fedlora.__main__ import app
 from fedlora.faults import Fault
-from fedlora.ledger_file import LedgerLine, recompute, to_text
+from fedlora.ledger_file import recompute
 from shared.core.privacy import Mechanism, epsilon
+from shared.core.privacy.ledger import LedgerLine, export
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chit-chat.yaml"
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
@@ -138,7 +139,7 @@ def test_the_schema_is_printed_as_json():
 
 def test_an_intact_ledger_is_confirmed_with_its_head(tmp_path):
     file = tmp_path / "ledger.jsonl"
-    file.write_text(to_text(chain(3)))
+    file.write_bytes(export(chain(3)))
     code, out, _ = fedlora("ledger", "verify", file, "--json")
     assert code == 0
     verified = json.loads(out)
@@ -160,7 +161,7 @@ def test_an_intact_ledger_is_confirmed_with_its_head(tmp_path):
 )  # fmt: skip
 def test_a_damaged_ledger_is_refused_at_the_entry(tmp_path, damage, said):
     file = tmp_path / "ledger.jsonl"
-    file.write_text(to_text(damage(chain(3))))
+    file.write_bytes(export(damage(chain(3))))
     code, out, err = fedlora("ledger", "verify", file)
     assert (code, out) == (1, "")
     assert said in err
@@ -168,7 +169,7 @@ def test_a_damaged_ledger_is_refused_at_the_entry(tmp_path, damage, said):
 
 def test_a_file_that_is_no_ledger_is_refused_with_the_line(tmp_path):
     file = tmp_path / "ledger.jsonl"
-    file.write_text(to_text(chain(1)) + "nonsense\n")
+    file.write_bytes(export(chain(1)) + b"nonsense\n")
     code, _, err = fedlora("ledger", "verify", file)
     assert code == 2
     assert "line 2 is not a ledger entry" in err
