@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.core.privacy import AdaptiveClipping, Mechanism, composed
-from shared.core.privacy.mechanisms import without
+from shared.core.privacy.mechanisms import EvaluationQueries, Skellam, without
 
 noises = st.floats(0.1, 100)
 
@@ -45,3 +45,15 @@ def test_the_joint_noise_of_adaptive_clipping_gives_the_gradients_back(gradient,
 def test_bits_that_alone_cost_more_than_the_whole_are_refused():
     with pytest.raises(ValueError, match="give the bits more noise"):
         AdaptiveClipping(0.1, 1.0, 3, bits_noise_multiplier=1.0)
+
+
+def test_an_evaluation_query_asks_everyone():
+    with pytest.raises(ValueError, match="not a rate of 0.5"):
+        EvaluationQueries(0.5, 1.0, 3)
+    assert composed([EvaluationQueries(1.0, 1.0, 3)]) != composed([Mechanism(1.0, 1.0, 3)])
+
+
+@pytest.mark.parametrize(("l2", "dimension"), [(0, 5), (3, 0), (-1, 5)])
+def test_integer_noise_without_a_sensitivity_or_coordinates_is_refused(l2, dimension):
+    with pytest.raises(ValueError, match="must be positive"):
+        Skellam(0.1, 1.0, 1, l2_sensitivity=l2, dimension=dimension)

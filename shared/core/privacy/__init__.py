@@ -1,14 +1,24 @@
 """Differential-privacy accounting: mechanisms as data, accountants, planning, the ledger's arithmetic."""
 
 from shared.core.privacy.accountants import ACCOUNTANTS, epsilon
-from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism, composed
+from shared.core.privacy.mechanisms import (
+    AdaptiveClipping,
+    DiscreteGaussian,
+    EvaluationQueries,
+    Mechanism,
+    Skellam,
+    composed,
+)
 from shared.core.privacy.planning import NoiseNotFound, noise_multiplier_for, rounds_left
 
 __all__ = [
     "ACCOUNTANTS",
     "AdaptiveClipping",
+    "DiscreteGaussian",
+    "EvaluationQueries",
     "Mechanism",
     "NoiseNotFound",
+    "Skellam",
     "composed",
     "epsilon",
     "noise_multiplier_for",

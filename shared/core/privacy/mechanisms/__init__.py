@@ -2,6 +2,17 @@
 
 from shared.core.privacy.mechanisms.adaptive_clipping import AdaptiveClipping
 from shared.core.privacy.mechanisms.composition import composed, without
+from shared.core.privacy.mechanisms.evaluation import EvaluationQueries
 from shared.core.privacy.mechanisms.gaussian import Mechanism, Unit
+from shared.core.privacy.mechanisms.integer_noise import DiscreteGaussian, Skellam
 
-__all__ = ["AdaptiveClipping", "Mechanism", "Unit", "composed", "without"]
+__all__ = [
+    "AdaptiveClipping",
+    "DiscreteGaussian",
+    "EvaluationQueries",
+    "Mechanism",
+    "Skellam",
+    "Unit",
+    "composed",
+    "without",
+]

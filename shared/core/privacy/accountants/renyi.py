@@ -1,0 +1,119 @@
+"""Renyi divergence of one release of each kind of mechanism, at each order."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from dp_accounting import dp_event
+from dp_accounting.privacy_accountant import NeighboringRelation
+from dp_accounting.rdp import RdpAccountant
+from numpy.typing import NDArray
+
+from shared.core.privacy.mechanisms import (
+    AdaptiveClipping,
+    DiscreteGaussian,
+    EvaluationQueries,
+    Mechanism,
+    Skellam,
+)
+
+ORDERS = (*(1 + x / 10 for x in range(1, 100)), *range(11, 64), 128, 256, 512, 1024)
+# RDP orders that do not converge are left out, which can only raise epsilon: not worth a line each.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def renyi_divergences(mechanisms: Iterable[Mechanism]) -> NDArray[np.float64]:
+    """Renyi divergence of the whole composition, which adds up.
+
+    Returns: (len(ORDERS),), infinite where no bound is known.
+    Raises: ValueError for a kind of mechanism without a bound.
+    Source: Mironov 2017, arXiv:1702.07476, Proposition 1.
+    """
+    total = np.zeros(len(ORDERS))
+    for mechanism in mechanisms:
+        try:
+            of_one = OF_ONE_RELEASE[type(mechanism)]
+        except KeyError:
+            raise ValueError(f"no Renyi bound is known for {type(mechanism).__name__}") from None
+        if mechanism.steps:
+            total = total + of_one(mechanism) * mechanism.steps
+    return total
+
+
+def _gaussian(mechanism: Mechanism) -> NDArray[np.float64]:
+    return _sampled_gaussian(mechanism.sampling_rate, mechanism.noise_multiplier)
+
+
+@lru_cache(maxsize=4096)
+def _sampled_gaussian(sampling_rate: float, noise_multiplier: float) -> NDArray[np.float64]:
+    """By dp-accounting: Mironov et al. 2019, arXiv:1908.10530."""
+    accountant = RdpAccountant(ORDERS, NeighboringRelation.ADD_OR_REMOVE_ONE)
+    gaussian = dp_event.GaussianDpEvent(noise_multiplier)
+    accountant.compose(dp_event.PoissonSampledDpEvent(sampling_rate, gaussian))
+    return np.asarray(accountant.rdp, np.float64)
+
+
+def _discrete_gaussian(mechanism: DiscreteGaussian) -> NDArray[np.float64]:
+    return _of_one_sampled(mechanism.sampling_rate, lambda order: order / (2 * mechanism.noise_multiplier**2))
+
+
+def _skellam(mechanism: Skellam) -> NDArray[np.float64]:
+    return _of_one_sampled(mechanism.sampling_rate, lambda order: skellam_divergence(mechanism, order))
+
+
+def skellam_divergence(mechanism: Skellam, order: float) -> float:
+    """Of one release without sampling, at an order over 1.
+
+    The bound is for whole orders; between them, that of the next one holds, for Renyi divergence grows
+    with its order. Source: Agarwal, Kairouz, Liu 2021, arXiv:2110.04995, the bound on the multi-dimensional
+    Skellam mechanism; checked against exact divergences in one dimension (tests/unit/test_privacy_renyi.py).
+    """
+    alpha, variance = math.ceil(order), mechanism.variance
+    l1, l2_squared = mechanism.l1_sensitivity, mechanism.l2_sensitivity**2
+    beyond_gaussian = min(
+        ((2 * alpha - 1) * l2_squared + 6 * l1) / (4 * variance**2),
+        3 * l1 / (2 * variance),
+    )
+    return alpha * l2_squared / (2 * variance) + beyond_gaussian
+
+
+def _of_one_sampled(sampling_rate: float, unsampled: Callable[[float], float]) -> NDArray[np.float64]:
+    divergences = [unsampled(order) for order in ORDERS]
+    if sampling_rate == 1:
+        return np.array(divergences)
+    whole = {alpha: poisson_sampled(sampling_rate, alpha, unsampled) for alpha in set(map(math.ceil, ORDERS))}
+    # Sampling never costs: the divergence is jointly quasi-convex, and both sides are mixtures over samples.
+    return np.array([min(d, whole[math.ceil(a)]) for a, d in zip(ORDERS, divergences, strict=True)])
+
+
+def poisson_sampled(sampling_rate: float, alpha: int, unsampled: Callable[[float], float]) -> float:
+    """A bound for any mechanism run on a Poisson sample, adding or removing one unit.
+
+    Args:
+        sampling_rate: q in (0, 1).
+        alpha: a whole order, >= 2.
+        unsampled: the mechanism's own divergence at whole orders up to alpha.
+
+    Source: Zhu and Wang 2019, "Poisson Subsampled Renyi Differential Privacy", the general bound, with its
+    factor 3; checked against exact divergences in one dimension.
+    """
+    log_keep, log_sample = math.log1p(-sampling_rate), math.log(sampling_rate)
+    terms = [(alpha - 1) * log_keep + math.log1p((alpha - 1) * sampling_rate)]
+    for drawn in range(2, alpha + 1):  # in how many of alpha copies the unit is in the sample
+        log_binomial = math.lgamma(alpha + 1) - math.lgamma(drawn + 1) - math.lgamma(alpha - drawn + 1)
+        log_chance = log_binomial + drawn * log_sample + (alpha - drawn) * log_keep
+        factor = 3 if drawn > 2 else 1
+        terms.append(math.log(factor) + log_chance + (drawn - 1) * unsampled(drawn))
+    return float(np.logaddexp.reduce(terms)) / (alpha - 1)
+
+
+OF_ONE_RELEASE: dict[type[Mechanism], Callable[[Any], NDArray[np.float64]]] = {
+    Mechanism: _gaussian,
+    AdaptiveClipping: _gaussian,
+    EvaluationQueries: _gaussian,
+    DiscreteGaussian: lru_cache(maxsize=256)(_discrete_gaussian),
+    Skellam: lru_cache(maxsize=256)(_skellam),
+}
