@@ -3,7 +3,18 @@
 from collections.abc import Iterable
 
 from services.accountant.settings import AccountantSettings
-from services.accountant.state import Denied, Granted, Held, Ledger, Limits, Spending, decide, settle
+from services.accountant.state import (
+    Denied,
+    Granted,
+    Held,
+    Ledger,
+    Limits,
+    Spending,
+    Terms,
+    agreed,
+    decide,
+    settle,
+)
 from shared.errors import Rejected
 from shared.events import (
     BudgetRefused,
@@ -26,8 +37,8 @@ EXPIRED = "reservations.expired"
 
 async def on_budget_requested(event: BudgetRequested, unit: UnitOfWork, settings: AccountantSettings) -> None:
     """Reserve for the whole cohort in one transaction; a repeat returns the same reservations."""
-    # The job's ledger is locked before anything else of the job is read: replicas take turns.
-    job = await unit.find(Ledger, "job", event.job_id) or Ledger(job_id=event.job_id)
+    # The job's terms are locked before anything else of the job is read: replicas take turns.
+    terms = await unit.find(Terms, event.job_id)
     known = {one.client_id: one for one in await unit.select(Held, event.round_id)}
     held = {name: one for name, one in known.items() if one.status != "released"}
     refused = [
@@ -37,18 +48,12 @@ async def on_budget_requested(event: BudgetRequested, unit: UnitOfWork, settings
         for name in event.clients
         if name in known and name not in held
     ]
-    asking = [client_id for client_id in event.clients if client_id not in known]
-    if event.epsilon > settings.largest_epsilon or event.delta > settings.largest_delta:
-        reason = (
-            f"epsilon {event.epsilon:g} at delta {event.delta:g} is over this federation's limit of "
-            f"{settings.largest_epsilon:g} at {settings.largest_delta:g}"
-        )
-        refused += [LeftOut(client_id=client_id, reason=reason) for client_id in asking]
-    elif asking:
-        granted, denied = await _decide_all(event, job, asking, unit, settings)
-        refused += denied
+    asking = sorted({client_id for client_id in event.clients if client_id not in known})
+    if asking:
+        granted, denied = await _decide_all(event, terms, asking, unit, settings)
+        refused += [LeftOut(client_id=name, reason=one.reason) for name, one in denied.items()]
         for client_id, decision in granted.items():
-            held[client_id] = await _reserve(event, client_id, decision, unit, settings)
+            held[client_id] = await _reserve(event, client_id, decision, unit)
     if not held:
         unit.publish(BudgetRefused(job_id=event.job_id, round_id=event.round_id, refused=tuple(refused)))
         return
@@ -65,22 +70,21 @@ async def on_budget_requested(event: BudgetRequested, unit: UnitOfWork, settings
 
 async def on_budget_spent(event: BudgetSpent, unit: UnitOfWork, settings: AccountantSettings) -> None:
     """Commit what was used; what provably never left the client returns to its budget."""
-    job = await unit.find(Ledger, "job", event.job_id)  # the lock, as above
+    await unit.find(Terms, event.job_id)  # the lock, as above
     held = await unit.find(Held, event.round_id, event.client_id)
-    if (
-        job is None
-        or held is None
-        or (held.reservation_id, held.job_id) != (event.reservation_id, event.job_id)
-    ):
+    if held is None or (held.reservation_id, held.job_id) != (event.reservation_id, event.job_id):
         raise Rejected(f"{event.client_id} has no reservation {event.reservation_id} in {event.round_id}")
     settled, unused = settle(held, event.steps)
-    in_job = job.of(held.client_id)
+    in_job = await unit.load(Ledger, "job", held.job_id, held.client_id)
     if unused is not None:
-        in_job = in_job.minus(unused)
-        overall = await unit.load(Ledger, "all")
-        await unit.save(job.with_client(held.client_id, in_job))
-        await unit.save(overall.with_client(held.client_id, overall.of(held.client_id).minus(unused)))
-    await _record(_standing(settled, in_job), unit)
+        overall = await unit.load(Ledger, "client", held.client_id)
+        spending = in_job.spending.minus(unused)
+        in_job = in_job.replace(spending=spending)
+        if in_job.running_low:
+            in_job = _warned(in_job, spending.epsilon(held.delta), held.epsilon_limit, settings)
+        await unit.save(in_job)
+        await unit.save(overall.replace(spending=overall.spending.minus(unused)))
+    await _record(_standing(settled, in_job.spending), unit)
 
 
 async def on_deadline(event: DeadlinePassed, unit: UnitOfWork, settings: AccountantSettings) -> None:
@@ -89,34 +93,71 @@ async def on_deadline(event: DeadlinePassed, unit: UnitOfWork, settings: Account
     reservations = await unit.select(Held, round_id)
     if not reservations:
         return
-    job = await unit.load(Ledger, "job", reservations[0].job_id)  # the lock: what was read is read again
+    job_id = reservations[0].job_id
+    await unit.load(Terms, job_id)  # the lock: what was read is read again
+    in_job = await _in_job(job_id, unit)
     for held in await unit.select(Held, round_id):
         if held.status == "reserved":
-            await _record(_standing(held.replace(status="expired"), job.of(held.client_id)), unit)
+            spending = in_job[held.client_id].spending
+            await _record(_standing(held.replace(status="expired"), spending), unit)
+
+
+async def _in_job(job_id: str, unit: UnitOfWork) -> dict[ClientId, Ledger]:
+    return {one.client_id: one for one in await unit.select(Ledger, "job", job_id)}
 
 
 async def _decide_all(
     event: BudgetRequested,
-    job: Ledger,
+    known: Terms | None,
     asking: Iterable[ClientId],
     unit: UnitOfWork,
     settings: AccountantSettings,
-) -> tuple[dict[ClientId, Granted], list[LeftOut]]:
-    """Decide for each client, and save the ledgers that result."""
-    limits = Limits(event.epsilon, event.delta, settings.client_epsilon, settings.largest_delta)
-    overall = await unit.find(Ledger, "all") or Ledger(job_id="")
+) -> tuple[dict[ClientId, Granted], dict[ClientId, Denied]]:
+    """Decide for each client, in order, and save the terms and ledgers that result."""
+    terms = agreed(known, Terms(job_id=event.job_id, epsilon=event.epsilon, delta=event.delta))
+    if isinstance(terms, Denied):
+        return {}, dict.fromkeys(asking, terms)
+    if event.epsilon > settings.largest_epsilon or event.delta > settings.largest_delta:
+        reason = (
+            f"epsilon {event.epsilon:g} at delta {event.delta:g} is over this federation's limit of "
+            f"{settings.largest_epsilon:g} at {settings.largest_delta:g}"
+        )
+        return {}, dict.fromkeys(asking, Denied(reason))
+    await unit.save(terms)
+    limits = Limits(terms.epsilon, terms.delta, settings.client_epsilon, settings.largest_delta)
+    in_job = await _in_job(event.job_id, unit)
     granted: dict[ClientId, Granted] = {}
-    denied: list[LeftOut] = []
-    for client_id in dict.fromkeys(asking):
-        decision = decide(job.of(client_id), overall.of(client_id), event.mechanism, limits)
+    denied: dict[ClientId, Denied] = {}
+    # Other jobs lock these rows too, and all in the order of `asking`: nobody waits in a circle.
+    for client_id in asking:
+        mine = in_job.get(client_id) or Ledger(job_id=event.job_id, client_id=client_id)
+        overall = await unit.find(Ledger, "client", client_id) or Ledger(job_id="", client_id=client_id)
+        decision = decide(mine.spending, overall.spending, event.mechanism, limits)
         if isinstance(decision, Denied):
-            denied.append(LeftOut(client_id=client_id, reason=decision.reason))
-        else:
-            granted[client_id] = decision
-    if granted:
-        await unit.save(job.with_clients({name: one.in_job for name, one in granted.items()}))
-        await unit.save(overall.with_clients({name: one.overall for name, one in granted.items()}))
+            denied[client_id] = decision
+            continue
+        granted[client_id] = decision
+        warned = mine.running_low
+        mine = _warned(
+            mine.replace(spending=decision.in_job), decision.epsilon_after, limits.epsilon, settings
+        )
+        await unit.save(mine)
+        await unit.save(overall.replace(spending=decision.overall))
+        if mine.running_low and not warned:
+            unit.publish(
+                BudgetRunningLow(
+                    job_id=event.job_id,
+                    client_id=client_id,
+                    epsilon=decision.epsilon_after,
+                    epsilon_limit=limits.epsilon,
+                )
+            )
     return granted, denied
+
+
+def _warned(ledger: Ledger, epsilon: float, limit: float, settings: AccountantSettings) -> Ledger:
+    """With whether the warning line is passed, so that each crossing warns once."""
+    return ledger.replace(running_low=epsilon >= settings.warn_at * limit)
 
 
 def _standing(held: Held, in_job: Spending) -> Held:
@@ -126,13 +167,7 @@ def _standing(held: Held, in_job: Spending) -> Held:
     )
 
 
-async def _reserve(
-    event: BudgetRequested,
-    client_id: ClientId,
-    granted: Granted,
-    unit: UnitOfWork,
-    settings: AccountantSettings,
-) -> Held:
+async def _reserve(event: BudgetRequested, client_id: ClientId, granted: Granted, unit: UnitOfWork) -> Held:
     held = Held(
         reservation_id=derived_event_id(event.round_id, client_id, 0),
         job_id=event.job_id,
@@ -147,15 +182,6 @@ async def _reserve(
     )
     await unit.save(held)
     await _journal(held, unit)
-    if granted.epsilon_before < settings.warn_at * held.epsilon_limit <= held.epsilon_after:
-        unit.publish(
-            BudgetRunningLow(
-                job_id=held.job_id,
-                client_id=client_id,
-                epsilon=held.epsilon_after,
-                epsilon_limit=held.epsilon_limit,
-            )
-        )
     return held
 
 

@@ -1,6 +1,5 @@
 """What each client has spent and reserved, and the rules by which that may grow."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal
@@ -42,29 +41,40 @@ class Spending(BaseModel):
         return epsilon(self.core(), delta, accountant)
 
 
-class Ledger(State):
-    """Spent and reserved by client: of one job, or (job_id empty) of the federation's whole life."""
+class Terms(State):
+    """A job's epsilon and delta, fixed at its first request; later ones may only be stricter.
 
-    kind: ClassVar[str] = "ledger"
-    job_id: str
-    clients: dict[ClientId, Spending] = {}
+    Whoever reads or changes anything of a job's spending locks this row first: replicas take turns.
+    """
+
+    kind: ClassVar[str] = "terms"
+    job_id: JobId
+    epsilon: float
+    delta: float
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The job, or `all`."""
-        return ("job", self.job_id) if self.job_id else ("all",)
+        """The job."""
+        return (self.job_id,)
 
-    def of(self, client_id: ClientId) -> Spending:
-        """One client's."""
-        return self.clients.get(client_id, Spending())
 
-    def with_client(self, client_id: ClientId, spending: Spending) -> "Ledger":
-        """A copy with one client's composition replaced."""
-        return self.with_clients({client_id: spending})
+class Ledger(State):
+    """One client's spent and reserved: in one job, or (job_id empty) in the federation's whole life.
 
-    def with_clients(self, changed: Mapping[ClientId, Spending]) -> "Ledger":
-        """A copy with some clients' compositions replaced."""
-        return self.model_copy(update={"clients": {**self.clients, **changed}})
+    Attributes:
+        running_low: in a job, whether the warning line is passed.
+    """
+
+    kind: ClassVar[str] = "ledger"
+    job_id: str
+    client_id: ClientId
+    spending: Spending = Spending()
+    running_low: bool = False
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """By job, then client; or by client."""
+        return ("job", self.job_id, self.client_id) if self.job_id else ("client", self.client_id)
 
 
 class Held(State):
@@ -119,6 +129,18 @@ class Denied:
     """The client may not spend."""
 
     reason: str
+
+
+def agreed(known: Terms | None, asked: Terms) -> Terms | Denied:
+    """The terms that hold from this request on: those of the first, or stricter ones."""
+    if known is None:
+        return asked
+    if asked.epsilon > known.epsilon or asked.delta > known.delta:
+        return Denied(
+            f"the job began with epsilon {known.epsilon:g} at delta {known.delta:g}; "
+            f"{asked.epsilon:g} at {asked.delta:g} is weaker"
+        )
+    return asked
 
 
 def decide(in_job: Spending, overall: Spending, asked: PoissonGaussian, limits: Limits) -> Granted | Denied:

@@ -2,14 +2,21 @@
 
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from services.accountant.state import Denied, Granted, Held, Limits, Spending, decide, settle
+from shared.adapters import database
+from shared.adapters.database.tables import states
 from shared.core.privacy import Mechanism, epsilon
 from shared.core.privacy.ledger import verify
 from shared.errors import Rejected, Stale
 from shared.events import BudgetRefused, BudgetReserved, BudgetRunningLow, LedgerExtended
+from shared.events.base import pack
 from tests.accountant_at_work import ROUND, START, Accountant, Crash, report, request
 
 DELTA = 1e-5
@@ -210,3 +217,35 @@ async def test_the_ledger_states_the_standing_after_each_entry_and_verifies(acco
     verdict = verify(await accountant.export())
     assert verdict.faults == ()
     assert {one.client_id: one.epsilon() for one in verdict.spending} == {"a": after(6), "b": after(8)}
+
+
+def at_revision(connection, revision):
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+async def test_a_ledger_written_with_all_clients_in_one_row_is_taken_over(tmp_path):
+    file = tmp_path / "accountant.db"
+    reserved = held(client_id="a", reservation_id=report().reservation_id)
+    spending = {"mechanisms": [ROUND.model_dump()]}
+    old = {
+        ("ledger", "job/j"): {"job_id": "j", "clients": {"a": spending}},
+        ("ledger", "all"): {"job_id": "", "clients": {"a": spending, "b": spending}},
+        ("reservation", "j-r1/a"): reserved.model_dump(),
+    }
+    engine = sa.create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        at_revision(connection, "0001")
+        for (kind, key), body in old.items():
+            row = {"service": "accountant", "kind": kind, "key": key, "body": pack(body)}
+            connection.execute(sa.insert(states).values(row))
+    engine.dispose()
+    accountant = await Accountant.open(f"sqlite+aiosqlite:///{file}", client_epsilon=after(7))
+    [told] = await accountant.handle(report(steps=3))
+    assert (told.outcome, told.epsilon) == ("committed", after(3))
+    *_, reserved = await accountant.handle(request(2))
+    assert [(one.client_id, one.epsilon_after) for one in reserved.reservations] == [("a", after(7))]
+    assert "over all jobs" in reserved.refused[0].reason
+    await accountant.units.close()
