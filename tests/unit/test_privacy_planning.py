@@ -1,10 +1,20 @@
 """Plans never overspend, waste less than the last decimal, and say how long a budget lasts."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.core.privacy import Mechanism, NoiseNotFound, epsilon, noise_multiplier_for, rounds_left
+from shared.core.privacy import (
+    Mechanism,
+    NoiseNotFound,
+    Skellam,
+    epsilon,
+    epsilon_curve,
+    noise_multiplier_for,
+    rounds_left,
+)
 from shared.core.privacy.planning import LEAST_NOISE
 
 DELTA = 1e-5
@@ -40,3 +50,33 @@ def test_the_rounds_left_are_those_planned_less_those_spent(spent_rounds, planne
 
 def test_rounds_left_stops_counting_at_the_longest_asked_about():
     assert rounds_left([], Mechanism(0.001, 50.0, 1), 8.0, DELTA, longest=20) == 20
+
+
+@pytest.mark.parametrize("noise", [600.0, 900.0])
+def test_targets_that_take_hundreds_of_noise_multipliers_are_planned(noise):
+    target = epsilon([Mechanism(1.0, noise, 400)], DELTA)
+    found = noise_multiplier_for(target, DELTA, 1.0, 400)
+    assert epsilon([Mechanism(1.0, found, 400)], DELTA) <= target
+    assert found <= noise
+
+
+def test_rounds_left_keeps_the_kind_and_the_unit_of_a_round():
+    a_round = Skellam(0.1, 2.0, 4, "client", l2_sensitivity=50, dimension=100)
+    target = epsilon([replace(a_round, steps=12)], DELTA)
+    assert rounds_left([a_round], a_round, target, DELTA) == 2
+
+
+@pytest.mark.parametrize("accountant", ["pld", "rdp"])
+def test_a_curve_rises_to_the_plans_own_epsilon(accountant):
+    after, spent = epsilon_curve(Mechanism(0.05, 1.0, 4), 200, DELTA, accountant)
+    assert len(after) == len(spent) <= 50
+    assert (after[0], after[-1]) == (1, 200)
+    assert (spent[1:] >= spent[:-1]).all()
+    assert spent[-1] == epsilon([Mechanism(0.05, 1.0, 800)], DELTA, accountant)
+
+
+def test_a_short_plan_has_a_point_for_each_round():
+    after, _ = epsilon_curve(Mechanism(0.05, 1.0, 4), 7, DELTA)
+    assert after.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    with pytest.raises(ValueError, match="nothing to show"):
+        epsilon_curve(Mechanism(0.05, 1.0, 4), 0, DELTA)

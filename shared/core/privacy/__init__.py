@@ -1,6 +1,7 @@
 """Differential-privacy accounting: mechanisms as data, accountants, planning, the ledger's arithmetic."""
 
 from shared.core.privacy.accountants import ACCOUNTANTS, epsilon
+from shared.core.privacy.filters import RenyiFilter
 from shared.core.privacy.mechanisms import (
     AdaptiveClipping,
     DiscreteGaussian,
@@ -9,7 +10,7 @@ from shared.core.privacy.mechanisms import (
     Skellam,
     composed,
 )
-from shared.core.privacy.planning import NoiseNotFound, noise_multiplier_for, rounds_left
+from shared.core.privacy.planning import NoiseNotFound, epsilon_curve, noise_multiplier_for, rounds_left
 
 __all__ = [
     "ACCOUNTANTS",
@@ -18,9 +19,11 @@ __all__ = [
     "EvaluationQueries",
     "Mechanism",
     "NoiseNotFound",
+    "RenyiFilter",
     "Skellam",
     "composed",
     "epsilon",
+    "epsilon_curve",
     "noise_multiplier_for",
     "rounds_left",
 ]

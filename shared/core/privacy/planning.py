@@ -2,6 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from shared.core.privacy.accountants import epsilon
 from shared.core.privacy.mechanisms import Mechanism
@@ -36,9 +40,12 @@ def noise_multiplier_for(
 
     low, high = LEAST_NOISE, 1.0
     while not fits(high):
-        low, high = high, high * 2
-        if high > MOST_NOISE:
-            raise NoiseNotFound(f"epsilon {target_epsilon} cannot be met over {total_steps} steps")
+        if high >= MOST_NOISE:
+            raise NoiseNotFound(
+                f"epsilon {target_epsilon} cannot be met over {total_steps} steps: "
+                f"a noise multiplier of {MOST_NOISE:g} is too little"
+            )
+        low, high = high, min(high * 2, MOST_NOISE)
     while (high - low) * TICKS_PER_UNIT > 0.5:
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)
@@ -53,13 +60,15 @@ def rounds_left(
     a_round: Mechanism,
     target_epsilon: float,
     delta: float,
+    *,
     longest: int = 1 << 20,
+    accountant: str = "pld",
 ) -> int:
     """How many more rounds like `a_round` stay at or under the target, at most `longest`."""
 
     def fits(count: int) -> bool:
-        more = Mechanism(a_round.sampling_rate, a_round.noise_multiplier, a_round.steps * count)
-        return epsilon([*spent, more], delta) <= target_epsilon
+        more = replace(a_round, steps=a_round.steps * count)
+        return epsilon([*spent, more], delta, accountant) <= target_epsilon
 
     if not fits(1):
         return 0
@@ -71,3 +80,25 @@ def rounds_left(
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def epsilon_curve(
+    a_round: Mechanism, rounds: int, delta: float, accountant: str = "pld", points: int = 50
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """What a plan has spent after each of some of its rounds.
+
+    Args:
+        a_round: what one client runs in one round.
+        rounds: of the plan, >= 1.
+        delta: in (0, 1).
+        accountant: as in `epsilon`.
+        points: most rounds to look at, >= 2.
+
+    Returns: (n,) round numbers, evenly spread from 1 to `rounds`, n <= points, and (n,) epsilon after each.
+    Raises: ValueError for fewer rounds or points.
+    """
+    if rounds < 1 or points < 2:
+        raise ValueError(f"a curve over {rounds} rounds at {points} points has nothing to show")
+    after = np.unique(np.linspace(1, rounds, min(rounds, points)).round().astype(np.int64))
+    plans = [replace(a_round, steps=a_round.steps * count) for count in after.tolist()]
+    return after, np.array([epsilon([plan], delta, accountant) for plan in plans])
