@@ -20,7 +20,7 @@ from fedlora.embedded import Composition, federation
 from fedlora.evaluation import evaluate
 from fedlora.export import unzip
 from fedlora.faults import Fault, trouble
-from fedlora.ledger_file import parse_ledger, verify_chain
+from fedlora.ledger import in_one_line, require_intact
 from fedlora.processes import keep_running
 from fedlora.report import Metric, ReportInput, render_report
 from fedlora.statement import statements
@@ -31,6 +31,7 @@ from services.gateway.web import listen
 from shared.adapters.clock import SystemClock
 from shared.adapters.infrastructure import Endpoints
 from shared.adapters.telemetry import configure_logging
+from shared.core.privacy.ledger import verify
 from shared.errors import Refused
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -152,12 +153,13 @@ def finish(prepared: Demo, endpoints: Endpoints, job: dict[str, Any]) -> None:
         after = evaluate(prepared.job_file, held_out, adapter)
     metric = Metric(after.metric, before.value, after.value, after.records)
     ledger_file = prepared.folder / "ledger.jsonl"
-    verdict = verify_chain(parse_ledger(ledger_file.read_text("utf-8"), ledger_file.name), ledger_file.name)
+    verdict = verify(ledger_file.read_bytes())
+    require_intact(verdict, ledger_file.name)
     report = ReportInput(
         job=job,
         metric=metric,
         statements=statements(job),
-        ledger=verdict,
+        ledger=in_one_line(verdict),
         traces=_traces(endpoints.traces_path, job),
         data=prepared.data.description,
         made_at=SystemClock().now(),
@@ -165,7 +167,7 @@ def finish(prepared: Demo, endpoints: Endpoints, job: dict[str, Any]) -> None:
     (prepared.folder / "report.html").write_text(render_report(report), encoding="utf-8")
     if endpoints.traces_path.exists():
         shutil.copy(endpoints.traces_path, prepared.folder / "traces.jsonl")
-    _say_results(prepared.folder, job, metric, verdict)
+    _say_results(prepared.folder, job, metric, in_one_line(verdict))
 
 
 def _traces(path: Path, job: dict[str, Any]) -> dict[str, str]:

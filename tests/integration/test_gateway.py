@@ -12,11 +12,14 @@ import httpx
 import pytest
 import yaml
 
-from fedlora.ledger_file import parse_ledger, verify_chain
+from services.accountant.handlers import HANDLERS as ACCOUNTANT
+from services.accountant.settings import AccountantSettings
 from services.gateway.__main__ import build, gateway_of
 from services.gateway.api import create_app
 from services.gateway.settings import GatewaySettings
 from shared.adapters.infrastructure import Endpoints, open_infrastructure
+from shared.core.privacy import Mechanism, epsilon
+from shared.core.privacy.ledger import verify
 from shared.events import (
     ClientJoined,
     ClientSeen,
@@ -36,6 +39,7 @@ from shared.events.values import BlobRef, LeftOut
 from shared.job.loading import validate_job
 from shared.ports import Delivery
 from shared.service import queue_for
+from tests.accountant_at_work import request
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 JOB = (Path(__file__).parents[2] / "examples" / "chit-chat.yaml").read_bytes()
@@ -205,17 +209,27 @@ async def test_cancelling_asks_the_coordinator_and_a_job_that_is_over_cannot_be_
 
 
 async def test_the_ledger_is_exported_with_a_chain_that_verifies(gateway):
-    async def write(unit) -> None:
-        for number in range(3):
-            await unit.append("ledger", {"job": f"job-{number % 2}", "steps": number, "q": 0.1, "n": "ä"})
-
-    await gateway.service.transact(write)
-    whole = (await gateway.http.get("/ledger")).text
-    assert verify_chain(parse_ledger(whole, "x"), "x").startswith("3 entries, chain intact")
+    await write_ledger(gateway, ["job-0", "job-1", "job-0"])
+    whole = await gateway.http.get("/ledger")
+    verdict = verify(whole.content)
+    assert (verdict.entries, verdict.faults) == (3, ())
+    spent = epsilon([Mechanism(0.1, 1.0, 8)], 1e-5)
+    assert {one.job_id: one.epsilon() for one in verdict.spending}["job-0"] == spent
     part = (await gateway.http.get("/ledger", params={"job": "job-0"})).text
     assert [json.loads(line)["sequence"] for line in part.splitlines()] == [1, 3]
     page = await gateway.http.get("/ledger", params={"limit": 2})
     assert page.headers["x-next-after"] == "2"
+
+
+async def write_ledger(gateway, jobs) -> None:
+    """One reservation of each, by an accountant on the gateway's database."""
+
+    async def write(unit) -> None:
+        rounds = [request(number, ("a",), job, epsilon=10.0) for number, job in enumerate(jobs)]
+        for one in rounds:
+            await ACCOUNTANT[type(one)](one, unit, AccountantSettings())
+
+    await gateway.service.transact(write)
 
 
 async def test_clients_are_listed_with_what_they_last_said(gateway):

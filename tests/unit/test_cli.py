@@ -5,39 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from fedlora.__main__ import app
-from fedlora.faults import Fault
-from fedlora.ledger_file import recompute
-from shared.core.privacy import Mechanism, epsilon
-from shared.core.privacy.ledger import LedgerLine, export
+from tests.command_line import fedlora
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chit-chat.yaml"
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def fedlora(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error."""
-    result = CliRunner().invoke(app, [str(one) for one in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, ANSI.sub("", result.stdout), ANSI.sub("", result.stderr)
-
-
-def entry(number: int, steps: int = 8, outcome: str = "committed") -> dict:
-    mechanism = {"sampling_rate": 0.1, "noise_multiplier": 1.0, "steps": steps}
-    names = {"job": "j", "client": "a", "reservation": f"r{number}", "outcome": outcome}
-    return {**names, "mechanism": mechanism, "delta": 1e-5, "epsilon_limit": 8.0}
-
-
-def chain(count: int) -> list[LedgerLine]:
-    lines, previous = [], "0" * 64
-    for sequence in range(1, count + 1):
-        line = LedgerLine(sequence, previous, "", entry(sequence))
-        previous = line.digest()
-        lines.append(LedgerLine(sequence, line.previous_sha256, previous, line.body))
-    return lines
 
 
 def test_a_good_job_file_is_confirmed_in_one_line():
@@ -135,56 +107,3 @@ def test_the_schema_is_printed_as_json():
     code, out, _ = fedlora("job", "schema")
     assert code == 0
     assert json.loads(out)["title"] == "JobSpecification"
-
-
-def test_an_intact_ledger_is_confirmed_with_its_head(tmp_path):
-    file = tmp_path / "ledger.jsonl"
-    file.write_bytes(export(chain(3)))
-    code, out, _ = fedlora("ledger", "verify", file, "--json")
-    assert code == 0
-    verified = json.loads(out)
-    assert (verified["entries"], verified["head"]) == (3, chain(3)[-1].entry_sha256)
-    [spent] = verified["epsilon"]
-    assert spent["epsilon"] == epsilon([Mechanism(0.1, 1.0, 24)], 1e-5)
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda lines: [lines[0], lines[2]], "broken at entry 3: entry 2 is missing"),
-        (lambda lines: [lines[1], lines[0], lines[2]], "broken at entry 2: entry 1 is missing"),
-        (lambda lines: [*lines[:2], LedgerLine(3, lines[1].entry_sha256, lines[2].entry_sha256, {})],
-         "broken at entry 3: its content does not match its hash"),
-        (lambda lines: [lines[0], LedgerLine(2, "ab" * 32, "cd" * 32, {}), lines[2]],
-         "broken at entry 2: it does not continue"),
-    ],
-)  # fmt: skip
-def test_a_damaged_ledger_is_refused_at_the_entry(tmp_path, damage, said):
-    file = tmp_path / "ledger.jsonl"
-    file.write_bytes(export(damage(chain(3))))
-    code, out, err = fedlora("ledger", "verify", file)
-    assert (code, out) == (1, "")
-    assert said in err
-
-
-def test_a_file_that_is_no_ledger_is_refused_with_the_line(tmp_path):
-    file = tmp_path / "ledger.jsonl"
-    file.write_bytes(export(chain(1)) + b"nonsense\n")
-    code, _, err = fedlora("ledger", "verify", file)
-    assert code == 2
-    assert "line 2 is not a ledger entry" in err
-
-
-def test_recomputing_counts_the_last_entry_of_a_reservation_and_nothing_released():
-    lines = [
-        LedgerLine(1, "", "", entry(1, steps=8, outcome="reserved")),
-        LedgerLine(2, "", "", entry(1, steps=4)),
-        LedgerLine(3, "", "", entry(2, outcome="reserved")),
-        LedgerLine(4, "", "", entry(2, outcome="released")),
-    ]
-    assert recompute(lines, "x") == {("j", "a"): epsilon([Mechanism(0.1, 1.0, 4)], 1e-5)}
-
-
-def test_a_client_past_its_limit_is_named():
-    with pytest.raises(Fault, match=r"a has spent epsilon .* of 8 in j"):
-        recompute([LedgerLine(1, "", "", entry(1, steps=100_000))], "x")
