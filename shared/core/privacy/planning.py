@@ -55,7 +55,7 @@ def noise_multiplier_for(
     return ticks / TICKS_PER_UNIT
 
 
-def rounds_left(
+def rounds_left(  # noqa: PLR0913  # a budget is two figures
     spent: Sequence[Mechanism],
     a_round: Mechanism,
     target_epsilon: float,
