@@ -28,7 +28,7 @@ help:  ## Show this list
 	@touch $@
 
 .venv/.test: .venv/.worker
-	$(PIP) install -e '.[worker,demo,test]'
+	$(PIP) install -e '.[worker,quantised,demo,test]'
 	@touch $@
 
 install: .venv/.worker  ## Make .venv and install fedlora with the worker

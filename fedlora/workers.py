@@ -40,11 +40,8 @@ async def build_worker(
     name: str, data: Path, infrastructure: Infrastructure, endpoints: Endpoints
 ) -> Service[Any]:
     """A client for this process's bus, with its key and its ledger in `endpoints.home`."""
-    from services.client.training.trainer import LoraTrainer  # noqa: PLC0415 - torch, only where it trains
-
     settings = ClientSettings(client_id=name, home=endpoints.folder, data=data)
-    trainer = LoraTrainer(span=infrastructure.telemetry.span)
-    return await client.build(infrastructure, settings, trainer)
+    return await client.build(infrastructure, settings, client.trainer_for(settings, infrastructure))
 
 
 def check_data(data: Path) -> Path:

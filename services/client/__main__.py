@@ -60,6 +60,19 @@ async def build(infrastructure: Infrastructure, settings: ClientSettings, traine
     return await asyncio.to_thread(ClientService, infrastructure, settings, trainer)
 
 
+def trainer_for(settings: ClientSettings, infrastructure: Infrastructure) -> Trainer:
+    """What trains with this worker's device, memory and cache."""
+    from services.client.data import TokenCache  # noqa: PLC0415 - as below
+    from services.client.training.trainer import LoraTrainer  # noqa: PLC0415 - torch, only where it trains
+
+    return LoraTrainer(
+        span=infrastructure.telemetry.span,
+        device=settings.device,
+        memory_mib=settings.memory_mib,
+        token_cache=TokenCache(settings.token_cache),
+    )
+
+
 def main() -> None:
     """Read the environment and serve."""
     settings = ClientSettings()
@@ -67,9 +80,7 @@ def main() -> None:
         settings = settings.model_copy(update={"home": Endpoints().home})
 
     async def built(infrastructure: Infrastructure) -> ClientService:
-        from services.client.training.trainer import LoraTrainer  # noqa: PLC0415 - torch, only where it trains
-
-        trainer = LoraTrainer(span=infrastructure.telemetry.span)
+        trainer = trainer_for(settings, infrastructure)
         return await build(infrastructure, settings, trainer)
 
     main_of(settings.client_id, built, login=settings.client_id)

@@ -158,11 +158,7 @@ def new_ledger(job: LocalJob) -> Ledger:
         job_id=job.job_id,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
-        announced=PoissonGaussian(
-            sampling_rate=privacy.sampling_rate,
-            noise_multiplier=job.noise_multiplier,
-            steps=job.specification.training.local_steps,
-        ),
+        announced=PoissonGaussian.of_round(job.specification, job.noise_multiplier),
     )
 
 

@@ -62,6 +62,8 @@ def reserve(ledger: Ledger, round_id: str, reservation: Reservation) -> Ledger:
         raise _weaker("sampling_rate", asked.sampling_rate, announced.sampling_rate)
     if asked.steps > announced.steps:
         raise _weaker("steps", asked.steps, announced.steps)
+    if asked.bits_noise_multiplier != announced.bits_noise_multiplier:
+        raise Refused("reservation", "it charges clipping bits otherwise", "ask what was announced")
     entry = Entry(round_id=round_id, reservation_id=reservation.reservation_id, mechanism=asked)
     after = ledger.replace(entries=(*ledger.entries, entry))
     total = spent(after)
@@ -99,11 +101,7 @@ def _with(ledger: Ledger, changed: Entry) -> Ledger:
 
 
 def _mechanisms(ledger: Ledger) -> list[Mechanism]:
-    return [
-        Mechanism(entry.mechanism.sampling_rate, entry.mechanism.noise_multiplier, entry.mechanism.steps)
-        for entry in ledger.entries
-        if entry.phase != "released"
-    ]
+    return [entry.mechanism.core() for entry in ledger.entries if entry.phase != "released"]
 
 
 def _weaker(field: str, asked: float, announced: float) -> Refused:

@@ -17,6 +17,10 @@ class ClientSettings(BaseSettings):
     home: Path = Field(Path("~/.fedlora"), description="holds the signing key and the worker's database")
     data: Path = Field(description="the owner's records; they never leave this machine")
     policy_file: Path | None = Field(None, description="default: worker.toml in home, where there is one")
+    device: str = Field("auto", description="cuda, cuda:1, mps, cpu; auto takes the first there is")
+    memory_mib: int | None = Field(
+        None, ge=64, description="for activations and gradients; default: a share of what is free"
+    )
     heartbeat_s: float = Field(5.0, gt=0, description="between signs of life")
 
     @property
@@ -28,6 +32,11 @@ class ClientSettings(BaseSettings):
     def key_path(self) -> Path:
         """Where the Ed25519 signing key is."""
         return self.folder / "signing.key"
+
+    @property
+    def token_cache(self) -> Path:
+        """Where tokenised records are kept."""
+        return self.folder / "tokens"
 
     @property
     def policy_path(self) -> Path | None:

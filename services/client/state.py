@@ -20,6 +20,7 @@ class LocalJob(State):
     trace: str = ""
     phase: Literal["announced", "ready", "declined", "closed"] = "announced"
     layout: Layout | None = None
+    clip_norm: float | None = None  # where adaptive clipping has brought it; never leaves the client
     reason: str = ""
 
     @property

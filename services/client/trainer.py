@@ -54,6 +54,7 @@ class TrainingTask:
         adapter: trainable tensors at the start, float32, by PEFT name.
         mechanism: sampling rate, noise and number of steps; neither more nor less is done.
         declared_records: the public record count that the mean gradient is divided by (with q).
+        clip_norm: to start with; adaptive clipping moves it from round to round.
     """
 
     job_id: JobId
@@ -63,15 +64,23 @@ class TrainingTask:
     adapter: Mapping[str, NDArray[np.float32]]
     mechanism: PoissonGaussian
     declared_records: int
+    clip_norm: float
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The update: new minus old trainable tensors, flattened in layout order, (d,) float32."""
+    """What a round gave.
+
+    Attributes:
+        update: new minus old trainable tensors, flattened in layout order, (d,) float32.
+        steps: that ran; all of them.
+        clip_norm: at the end.
+    """
 
     update: NDArray[np.float32]
     steps: int
     seconds: float
+    clip_norm: float
 
 
 Progress = Callable[[str, int, int], None]  # phase, done, of
@@ -80,7 +89,9 @@ Progress = Callable[[str, int, int], None]  # phase, done, of
 class Trainer(Protocol):
     """Blocking; the worker calls it in a thread, one call at a time for each trainer."""
 
-    def prepare(self, job_id: JobId, specification: JobSpecification, data: Path) -> Prepared:
+    def prepare(
+        self, job_id: JobId, specification: JobSpecification, data: Path, progress: Progress
+    ) -> Prepared:
         """Load model and data. Raises: Refused, DataError."""
         ...
 

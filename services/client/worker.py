@@ -107,7 +107,7 @@ class Worker:
         try:
             with self.infrastructure.telemetry.span("prepare", job_id=job.job_id):
                 prepared = await asyncio.to_thread(
-                    self.trainer.prepare, job.job_id, job.specification, self.data
+                    self.trainer.prepare, job.job_id, job.specification, self.data, self._progress
                 )
         except (Refused, DataError) as error:
             log.warning("job declined", job_id=job.job_id, reason=str(error))
@@ -163,7 +163,7 @@ class Worker:
             log.exception("training failed", round_id=started.round_id)
             await self._give_up(round_, f"training failed: {type(error).__name__}")
         else:
-            await self._submit(round_, sealed, result.steps)
+            await self._submit(round_, sealed, result)
 
     async def _task(self, round_: LocalRound) -> TrainingTask:
         """Everything that training needs. Raises: Rejected for an adapter that is not the job's."""
@@ -185,17 +185,18 @@ class Worker:
             adapter=adapter,
             mechanism=started.reservation.mechanism,
             declared_records=pinned.records,
+            clip_norm=job.clip_norm or job.specification.privacy.clip_norm,
         )
 
     async def _train(self, task: TrainingTask, stop: asyncio.Event) -> TrainingResult:
-        def progress(phase: str, done: int, of: int) -> None:
-            self.activity = f"{phase} {done}/{of}"
-
         def cancelled() -> bool:
             return stop.is_set() or task.round_id in self.desk.stopped
 
         with self.infrastructure.telemetry.span("train", round_id=task.round_id):
-            return await asyncio.to_thread(self.trainer.train, task, progress, cancelled)
+            return await asyncio.to_thread(self.trainer.train, task, self._progress, cancelled)
+
+    def _progress(self, phase: str, done: int, of: int) -> None:
+        self.activity = f"{phase} {done}/{of}"
 
     def _seal(
         self, result: TrainingResult, task: TrainingTask, started: RoundStarted
@@ -229,7 +230,9 @@ class Worker:
             signature=sealing.sign(self.signing_key, message),
         )
 
-    async def _submit(self, round_: LocalRound, upload: list[UpdateSubmitted], steps: int) -> None:
+    async def _submit(
+        self, round_: LocalRound, upload: list[UpdateSubmitted], result: TrainingResult
+    ) -> None:
         """Outbox, ledger and round in one transaction: before it nothing has left, after it the same
         bytes leave until the broker has them. Raises: Stale when the round was closed meanwhile."""
         started = round_.started
@@ -241,11 +244,13 @@ class Worker:
         async def work(unit: UnitOfWork) -> None:
             found = await unit.load(LocalRound, *round_.key)
             await unit.save(state.ended(found, "submitted"))
+            job = await unit.load(LocalJob, started.job_id)
+            await unit.save(job.replace(clip_norm=result.clip_norm))
             ledger = await unit.load(Ledger, started.job_id)
-            await unit.save(ledgers.commit(ledger, started.round_id, steps))
+            await unit.save(ledgers.commit(ledger, started.round_id, result.steps))
             for event in upload:
                 unit.publish(event, correlation_id=started.round_id, trace=round_.trace)
-            spent = spent_event(started, steps, self.desk)
+            spent = spent_event(started, result.steps, self.desk)
             unit.publish(spent, correlation_id=started.round_id, trace=round_.trace)
 
         with self.infrastructure.telemetry.span("upload", round_id=started.round_id, chunks=len(upload)):

@@ -5,9 +5,10 @@ from datetime import timedelta
 
 from services.coordinator.context import Coordination
 from services.coordinator.rounds import GATHER, abort, advance, end
-from services.coordinator.state import Client, Job, Round, planned_noise
+from services.coordinator.state import Client, Job, Round
 from shared.errors import Stale
 from shared.events import DeadlinePassed, JobAccepted, JobAnnounced, JobCancelled, JobRefused, JobSubmitted
+from shared.job.plan import planned_noise
 from shared.job.refusals import refusals
 from shared.ports import UnitOfWork
 

@@ -5,7 +5,6 @@ from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime
 
-from shared.core.privacy import noise_multiplier_for
 from shared.errors import Rejected
 from shared.events import ClientJoined, ClientReady
 from shared.events.values import BlobRef, Layout, LeftOut, PoissonGaussian, Reservation
@@ -78,11 +77,7 @@ class Job(State):
     @property
     def mechanism(self) -> PoissonGaussian:
         """What one client releases in one round."""
-        return PoissonGaussian(
-            sampling_rate=self.specification.privacy.sampling_rate,
-            noise_multiplier=self.noise_multiplier,
-            steps=self.specification.training.local_steps,
-        )
+        return PoissonGaussian.of_round(self.specification, self.noise_multiplier)
 
 
 class Round(State):
@@ -122,15 +117,6 @@ def registered(client: Client | None, event: ClientJoined, now: AwareDatetime) -
     if client is not None and client.verify_key != event.verify_key:
         raise Rejected(f"{event.client_id} is registered with another verify key; a person must remove it")
     return Client(client_id=event.client_id, verify_key=event.verify_key, joined_at=now)
-
-
-def planned_noise(specification: JobSpecification) -> float:
-    """The noise multiplier that all rounds of the job use."""
-    privacy = specification.privacy
-    if privacy.noise_multiplier != "auto":
-        return privacy.noise_multiplier
-    steps = specification.training.local_steps * specification.rounds.count
-    return noise_multiplier_for(privacy.epsilon, privacy.delta, privacy.sampling_rate, steps)
 
 
 def with_ready(job: Job, event: ClientReady) -> Job:

@@ -39,6 +39,7 @@ def peft_config(specification: JobSpecification, layout: Layout) -> dict[str, ob
     """What PEFT's adapter_config.json says of this job."""
     lora, model = specification.lora, specification.model
     names = [tensor.name for tensor in layout.tensors]
+    rank = next(tensor.shape[0] for tensor in layout.tensors if ".lora_A." in tensor.name)
     # Whole paths, so that no other layer of the same short name is adapted.
     adapted = {name.rpartition(".lora_")[0].removeprefix(PREFIX) for name in names if ".lora_" in name}
     heads = {name.rpartition(".")[0].removeprefix(PREFIX) for name in names if ".lora_" not in name}
@@ -47,8 +48,8 @@ def peft_config(specification: JobSpecification, layout: Layout) -> dict[str, ob
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if classifies else "CAUSAL_LM",
         "base_model_name_or_path": model.base,
-        "r": lora.rank,
-        "lora_alpha": lora.alpha or 2 * lora.rank,
+        "r": rank,
+        "lora_alpha": lora.alpha or 2 * rank,
         "lora_dropout": 0.0,
         "target_modules": sorted(adapted),
         "modules_to_save": sorted(heads) or None,

@@ -1,11 +1,14 @@
 """Frozen values that several events carry."""
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from shared.core.privacy import AdaptiveClipping, Mechanism
 from shared.events.ids import ClientId, ReservationId, Sha256
+from shared.job.plan import planned_bits_noise
+from shared.job.specification import JobSpecification
 
 
 class Value(BaseModel):
@@ -66,14 +69,50 @@ class PoissonGaussian(Value):
 
     Attributes:
         sampling_rate: q, the probability that a record joins a step; the sample is secret.
-        noise_multiplier: standard deviation of the noise over the clip norm.
+        noise_multiplier: standard deviation of the noise over the clip norm; of everything that a step
+            releases together.
+        bits_noise_multiplier: of the clipping bits that adaptive clipping releases beside the sum, which
+            then has the noise that is left of `noise_multiplier`; None without.
         steps: compositions.
     """
 
     kind: Literal["poisson-gaussian"] = "poisson-gaussian"
     sampling_rate: Annotated[float, Field(gt=0, le=1)]
     noise_multiplier: Annotated[float, Field(gt=0)]
+    bits_noise_multiplier: Annotated[float | None, Field(gt=0)] = None
     steps: Annotated[int, Field(ge=0)]
+
+    @classmethod
+    def of_round(cls, specification: JobSpecification, noise_multiplier: float) -> Self:
+        """What one client releases in one round of the job."""
+        return cls(
+            sampling_rate=specification.privacy.sampling_rate,
+            noise_multiplier=noise_multiplier,
+            bits_noise_multiplier=planned_bits_noise(specification, noise_multiplier),
+            steps=specification.training.local_steps,
+        )
+
+    @classmethod
+    def of(cls, mechanism: Mechanism) -> Self:
+        """Inverse of `core`."""
+        bits = mechanism.bits_noise_multiplier if isinstance(mechanism, AdaptiveClipping) else None
+        return cls(
+            sampling_rate=mechanism.sampling_rate,
+            noise_multiplier=mechanism.noise_multiplier,
+            bits_noise_multiplier=bits,
+            steps=mechanism.steps,
+        )
+
+    def core(self) -> Mechanism:
+        """As the accountants take it."""
+        if self.bits_noise_multiplier is None:
+            return Mechanism(self.sampling_rate, self.noise_multiplier, self.steps)
+        return AdaptiveClipping(
+            self.sampling_rate,
+            self.noise_multiplier,
+            self.steps,
+            bits_noise_multiplier=self.bits_noise_multiplier,
+        )
 
 
 class Reservation(Value):

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from shared.errors import FedloraError, Refused
 from shared.job.advice import Location, advise
@@ -75,7 +76,8 @@ def _validated(value: dict[str, Any], source: str, lines: Mapping[Location, int 
         specification = JobSpecification.model_validate(value)
     except ValidationError as error:
         found: dict[Location, Problem] = {}
-        for detail in error.errors(include_url=False):
+        # Of a setting that is a word or a number, a number's own error says more.
+        for detail in sorted(error.errors(include_url=False), key=_is_word_for_a_number):
             path = _path_of(detail["loc"], lines, detail["type"])
             advice = advise(path, detail)
             found.setdefault(path, Problem(_line(path, lines), _dotted(path), advice.reason, advice.remedy))
@@ -85,6 +87,10 @@ def _validated(value: dict[str, Any], source: str, lines: Mapping[Location, int 
     if refused:
         raise JobFileError(source, tuple(_from_refusal(one, lines) for one in refused))
     return specification
+
+
+def _is_word_for_a_number(detail: ErrorDetails) -> bool:
+    return detail["type"] == "literal_error" and not isinstance(detail["input"], str)
 
 
 def _from_refusal(refused: Refused, lines: Mapping[Location, int | None]) -> Problem:

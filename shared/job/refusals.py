@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 
 from shared.core.privacy import Mechanism, epsilon, noise_multiplier_for
 from shared.errors import FedloraError, Refused
-from shared.job.specification import JobSpecification, Task
+from shared.job.specification import JobSpecification, Privacy, Task
 
+DEFAULT_QUANTILE = Privacy.model_fields["clip_quantile"].default
 Rule = Callable[[JobSpecification], Iterator[Refused]]
 
 
@@ -104,6 +105,24 @@ def _cohort(job: JobSpecification) -> Iterator[Refused]:
         )
 
 
+def _lora(job: JobSpecification) -> Iterator[Refused]:
+    if job.lora.rank == "auto" and job.lora.records is None:
+        yield Refused(
+            "lora.records",
+            "rank auto weighs the noise against the number of records, and none is given",
+            "set lora.records: the records of all clients of a round, roughly; or lora.rank: 8",
+        )
+
+
+def _clipping(job: JobSpecification) -> Iterator[Refused]:
+    if job.privacy.clipping != "adaptive" and job.privacy.clip_quantile != DEFAULT_QUANTILE:
+        yield Refused(
+            "privacy.clip_quantile",
+            f"{job.privacy.clipping} clipping follows no quantile",
+            "remove privacy.clip_quantile, or set privacy.clipping: adaptive",
+        )
+
+
 def _optimizer(job: JobSpecification) -> Iterator[Refused]:
     if job.training.optimizer == "adam" and job.training.momentum > 0:
         yield Refused(
@@ -153,4 +172,4 @@ def _delta_for(job: JobSpecification, records: int) -> Iterator[Refused]:
         )
 
 
-RULES: tuple[Rule, ...] = (_labels, _columns, _cohort, _optimizer, _noise)
+RULES: tuple[Rule, ...] = (_labels, _columns, _cohort, _lora, _optimizer, _clipping, _noise)

@@ -29,13 +29,22 @@ class Model(Section):
     labels: tuple[str, ...] = Field((), description="class names, for sequence-classification")
     max_length: int = Field(128, ge=8, le=8192, description="tokens a record is cut to")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the frozen base model")
+    quantisation: Literal["none", "8bit", "4bit"] = Field(
+        "none", description="of the frozen base model's weights, by bitsandbytes"
+    )
 
 
 class Lora(Section):
     """The low-rank adapter."""
 
     method: Literal["ffa", "fedit"] = Field("ffa", description="which factors are trained and averaged")
-    rank: int = Field(8, ge=4, le=64, description="rank of the update of each adapted matrix")
+    rank: Literal["auto"] | Annotated[int, Field(ge=4, le=64)] = Field(
+        8, description="of the update of each adapted matrix; `auto`: from noise, steps and lora.records"
+    )
+    records: int | None = Field(
+        None, ge=1, description="for rank auto: records of all clients of a round, roughly; public"
+    )
+    rank_scale: float = Field(20.0, gt=0, description="for rank auto: kappa of the rule; larger is less rank")
     alpha: float | None = Field(None, gt=0, description="scale numerator; default 2 x rank")
     target_modules: Literal["attention", "mlp", "all"] | tuple[str, ...] = Field(
         "attention", description="linear layers that are adapted: a family, or a list of module names"
@@ -57,7 +66,13 @@ class Privacy(Section):
 
     epsilon: float = Field(8.0, gt=0, le=10, description="bound on the privacy loss of one record")
     delta: float = Field(1e-5, gt=0, le=1e-5, description="at most 1 / (10 x records of a client)")
-    clip_norm: float = Field(1.0, gt=0, description="L2 bound on one record's gradient")
+    clipping: Literal["fixed", "per-layer", "automatic", "adaptive"] = Field(
+        "fixed", description="how a record's gradient is bounded; adaptive follows a quantile"
+    )
+    clip_norm: float = Field(1.0, gt=0, description="L2 bound on one record's gradient; adaptive: the first")
+    clip_quantile: float = Field(
+        0.5, gt=0, lt=1, description="for adaptive: the share of records that is not clipped"
+    )
     sampling_rate: float = Field(0.1, gt=0, le=1, description="Poisson rate q of a record, a step")
     noise_multiplier: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         "auto", description="sigma / clip norm; `auto` spends epsilon exactly over all rounds"

@@ -43,7 +43,7 @@ class ScriptedTrainer:
         self.go, self.begun, self.runs, self.error = threading.Event(), threading.Event(), 0, None
         self.go.set()
 
-    def prepare(self, job_id, specification, data):
+    def prepare(self, job_id, specification, data, progress):
         return Prepared(LAYOUT, 40, ())
 
     def train(self, task, progress, cancelled):
@@ -55,7 +55,7 @@ class ScriptedTrainer:
         if self.error:
             raise self.error
         progress("step", task.mechanism.steps, task.mechanism.steps)
-        return TrainingResult(UPDATE, task.mechanism.steps, 0.1)
+        return TrainingResult(UPDATE, task.mechanism.steps, 0.1, task.clip_norm)
 
 
 class Server:

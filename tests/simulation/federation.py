@@ -119,7 +119,7 @@ class ScriptedTrainer:
     dimension: int
     gate: asyncio.Event | None = None
 
-    def prepare(self, job_id, specification, data):
+    def prepare(self, job_id, specification, data, progress):
         return Prepared(layout_of(self.dimension), 50, ())
 
     def train(self, task, progress, cancelled):
@@ -128,7 +128,7 @@ class ScriptedTrainer:
                 if cancelled():
                     raise Cancelled("the round is over")
         number = int(task.round_id.rsplit("-r", 1)[1])
-        return TrainingResult(update_of(self.client_id, number, self.dimension), task.mechanism.steps, 0.0)
+        return TrainingResult(update_of(self.client_id, number, self.dimension), task.mechanism.steps, 0.0, task.clip_norm)
 
 
 @asynccontextmanager

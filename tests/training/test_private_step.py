@@ -1,5 +1,7 @@
 """One step releases a clipped, noised sum: what one record can change in it is bounded."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,16 @@ from torch.nn import functional
 from services.client.data.tokens import IGNORED, TokenRecord
 from services.client.trainer import Cancelled
 from services.client.training import step as private
-from services.client.training.forward import learnt_logits, padded
+from services.client.training.batching import Batching, padded, together
+from services.client.training.clipping import FixedClipping
+from services.client.training.forward import learnt_logits
 from services.client.training.noise import KeyStream
 from services.client.training.optimizer import SecureDPOptimizer
 from shared.job.specification import Task
 from tests.training.models import adapted, records, trained
 
 CLIP = 0.05
+WHOLE = Batching()
 
 
 class Silence(KeyStream):
@@ -24,16 +29,16 @@ class Silence(KeyStream):
         return np.zeros(count)
 
 
-def clipped_sum(sample, losses=None, monkeypatch=None, clip=CLIP):
+def clipped_sum(sample, losses=None, monkeypatch=None, clip=CLIP, batching=WHOLE):
     """(d,) the sum that a step would release, without its noise."""
-    model = adapted("llama")
+    model = replace(adapted("llama"), batching=batching)
     if losses is not None:
         monkeypatch.setattr(private, "losses", losses)
     before = torch.cat([p.detach().flatten().clone() for p in trained(model)])
     optimizer = SecureDPOptimizer(
         torch.optim.SGD(trained(model), lr=1.0),
         noise_multiplier=1e-9,
-        clip_norm=clip,
+        clipping=FixedClipping(clip),
         expected_batch_size=1.0,
         stream=Silence(),
     )
@@ -54,7 +59,7 @@ def batch_mean(model, batch, task):
     per_token = functional.cross_entropy(
         logits.flatten(0, 1), following.flatten(), ignore_index=IGNORED, reduction="none"
     )
-    return len(batch) * per_token.view(following.shape).sum(dim=1) / (following != IGNORED).sum()
+    return len(batch.records) * per_token.view(following.shape).sum(dim=1) / (following != IGNORED).sum()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -76,11 +81,10 @@ def test_a_loss_averaged_over_the_batch_fails_that_check(monkeypatch):
     assert float((with_it - without).norm()) > 2 * clip
 
 
-def test_micro_batches_change_nothing(monkeypatch):
+@pytest.mark.parametrize("batching", [Batching(tokens=16), Batching(tokens=64, fixed_shape=True)])
+def test_micro_batches_change_nothing(batching):
     sample = adversarial(4)
-    whole = clipped_sum(sample)
-    monkeypatch.setattr("services.client.training.forward.MICRO_BATCH_TOKENS", 16)
-    assert torch.allclose(clipped_sum(sample), whole, atol=1e-6)
+    assert torch.allclose(clipped_sum(sample, batching=batching), clipped_sum(sample), atol=1e-6)
 
 
 def test_a_record_with_a_gradient_that_is_not_finite_counts_for_nothing(monkeypatch):
@@ -89,7 +93,7 @@ def test_a_record_with_a_gradient_that_is_not_finite_counts_for_nothing(monkeypa
     sound = private.losses
 
     def losses(model, batch, task):
-        bad = torch.tensor([float("nan") if record.ids == poisoned else 1.0 for record in batch])
+        bad = torch.tensor([float("nan") if record.ids == poisoned else 1.0 for record in batch.records])
         return sound(model, batch, task) * bad
 
     with_it = clipped_sum(sample, losses, monkeypatch)
@@ -102,7 +106,7 @@ def noisy(model, stream):
     return SecureDPOptimizer(
         torch.optim.SGD(trained(model), lr=1.0),
         noise_multiplier=2.0,
-        clip_norm=CLIP,
+        clipping=FixedClipping(CLIP),
         expected_batch_size=4.0,
         stream=stream,
     )
@@ -130,6 +134,6 @@ def test_one_token_that_is_not_learnt_has_no_loss():
     model = adapted("llama")
     silent = TokenRecord((1, 2, 3), (IGNORED, IGNORED, IGNORED))
     loud = records("llama", [6])[0]
-    found = private.losses(model, [silent, loud], Task.CAUSAL_LM).detach()
+    found = private.losses(model, together([silent, loud]), Task.CAUSAL_LM).detach()
     assert found[0].item() == 0
     assert found[1].item() > 0

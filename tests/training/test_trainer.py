@@ -23,6 +23,10 @@ from shared.job.specification import JobSpecification
 ROWS = [{"text": f"item {n} is {'good' if n % 2 else 'bad'}", "label": "ab"[n % 2]} for n in range(40)]
 
 
+def quiet(phase, done, of):
+    """No one watches."""
+
+
 def job(**sections):
     return JobSpecification.model_validate(
         {
@@ -51,7 +55,7 @@ def task(specification, data, layout, steps=3):
         for t in layout.trainable
     }
     mechanism = PoissonGaussian(sampling_rate=0.3, noise_multiplier=0.5, steps=steps)
-    return TrainingTask("j", "j-r1", specification, data, adapter, mechanism, len(ROWS))
+    return TrainingTask("j", "j-r1", specification, data, adapter, mechanism, len(ROWS), 1.0)
 
 
 def test_the_planned_steps_are_taken_and_the_adapter_loads(data, tmp_path, monkeypatch):
@@ -59,10 +63,10 @@ def test_the_planned_steps_are_taken_and_the_adapter_loads(data, tmp_path, monke
     step = module.private_step
     monkeypatch.setattr(module, "private_step", lambda *a: (taken.append(len(a[2])), step(*a)))
     trainer, specification = LoraTrainer(device="cpu"), job()
-    prepared = trainer.prepare("j", specification, data)
+    prepared = trainer.prepare("j", specification, data, quiet)
     assert prepared.records == len(ROWS)
     work = task(specification, data, prepared.layout)
-    result = trainer.train(work, lambda *progress: None, lambda: False)
+    result = trainer.train(work, quiet, lambda: False)
     assert len(taken) == result.steps == 3
     assert len(set(taken)) > 1 or taken[0] != round(0.3 * len(ROWS))  # Poisson sizes, not fixed batches
     assert result.update.shape == (prepared.layout.dimension,)
@@ -86,18 +90,18 @@ def test_the_planned_steps_are_taken_and_the_adapter_loads(data, tmp_path, monke
 
 def test_two_runs_of_the_same_task_differ_by_their_secret_noise(data):
     trainer, specification = LoraTrainer(device="cpu"), job()
-    layout = trainer.prepare("j", specification, data).layout
+    layout = trainer.prepare("j", specification, data, quiet).layout
     first, second = (
-        trainer.train(task(specification, data, layout, 1), lambda *p: None, lambda: False) for _ in range(2)
+        trainer.train(task(specification, data, layout, 1), quiet, lambda: False) for _ in range(2)
     )
     assert not np.allclose(first.update, second.update)
 
 
 def test_a_cancelled_round_has_no_result(data):
     trainer, specification = LoraTrainer(device="cpu"), job()
-    layout = trainer.prepare("j", specification, data).layout
+    layout = trainer.prepare("j", specification, data, quiet).layout
     with pytest.raises(Cancelled):
-        trainer.train(task(specification, data, layout), lambda *p: None, lambda: True)
+        trainer.train(task(specification, data, layout), quiet, lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -112,22 +116,22 @@ def test_bad_data_names_row_column_and_reason(tmp_path, rows, place):
     path = tmp_path / "bad.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(DataError, match=place):
-        LoraTrainer(device="cpu").prepare("j", job(), path)
+        LoraTrainer(device="cpu").prepare("j", job(), path, quiet)
 
 
 def test_bad_rows_are_skipped_and_counted_or_stop_as_the_job_says(data):
     data.write_text(data.read_text() + '\nnot json\n{"text": "x", "label": "z"}')
-    prepared = LoraTrainer(device="cpu").prepare("j", job(), data)
+    prepared = LoraTrainer(device="cpu").prepare("j", job(), data, quiet)
     assert [bad.row for bad in prepared.skipped] == [41, 42]
     stopping = job(data={"text": "text", "label": "label", "bad_rows": "stop"})
     with pytest.raises(DataError, match="row 41"):
-        LoraTrainer(device="cpu").prepare("j", stopping, data)
+        LoraTrainer(device="cpu").prepare("j", stopping, data, quiet)
 
 
 def test_an_adapter_of_another_model_is_refused(data):
     trainer, specification = LoraTrainer(device="cpu"), job()
-    layout = trainer.prepare("j", specification, data).layout
+    layout = trainer.prepare("j", specification, data, quiet).layout
     work = task(specification, data, layout)
     wrong = TrainingTask(**{**vars(work), "adapter": {"other": np.zeros(3, np.float32)}})
     with pytest.raises(Refused, match="not this model's"):
-        trainer.train(wrong, lambda *p: None, lambda: False)
+        trainer.train(wrong, quiet, lambda: False)

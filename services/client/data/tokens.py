@@ -7,9 +7,11 @@ from typing import Any
 from jinja2 import TemplateError
 
 from services.client.data.reading import Record
+from services.client.trainer import Progress
 from shared.job.specification import JobSpecification
 
 IGNORED = -100  # a position without loss
+PROGRESS_EVERY = 500
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,20 @@ class TokenRecord:
     targets: tuple[int, ...]
 
 
-def tokenise(records: Sequence[Record], tokenizer: Any, job: JobSpecification) -> list[TokenRecord]:  # noqa: ANN401 - transformers' tokenizers share no public type
+def tokenise(
+    records: Sequence[Record],
+    tokenizer: Any,  # noqa: ANN401 - transformers' tokenizers share no public type
+    job: JobSpecification,
+    progress: Progress = lambda phase, done, of: None,
+) -> list[TokenRecord]:
     """Token ids cut to the job's `max_length`; a record without a learnt position learns nothing."""
     opening = _opening(tokenizer) if any(record.prompt for record in records) else []
-    return [_tokenise(record, tokenizer, job, opening) for record in records]
+    made = []
+    for number, record in enumerate(records):
+        if number % PROGRESS_EVERY == 0:
+            progress("tokenising", number, len(records))
+        made.append(_tokenise(record, tokenizer, job, opening))
+    return made
 
 
 def _tokenise(

@@ -1,7 +1,8 @@
 """A base model with a LoRA adapter: built from a job, its tensors by name, its linear layers to train."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,46 +11,40 @@ import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
 
-from services.client.models import locate
-from shared.core.lora import initial_tensor
+from services.client.training.bases import load_base
+from services.client.training.batching import Batching
+from services.client.training.memory import fit
+from services.client.training.targets import HEADS, target_modules
+from shared.core.lora import automatic_rank, initial_tensor
 from shared.errors import Refused
 from shared.events.values import Layout, TensorSpec
+from shared.job.plan import planned_noise, planned_steps
 from shared.job.specification import JobSpecification, Task
-
-# By the last part of a module's name; the first group that a model has is used.
-ATTENTION = {
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "query",
-    "key",
-    "value",
-    "c_attn",
-    "q_lin",
-    "v_lin",
-    "k_lin",
-}
-MLP = {"gate_proj", "up_proj", "down_proj", "c_fc", "fc1", "fc2", "lin1", "lin2", "intermediate.dense"}
-HEADS = ("classifier", "score")
 
 
 @dataclass(frozen=True)
 class AdaptedModel:
-    """A PEFT model on its device; `parameters` by PEFT state-dict name."""
+    """A PEFT model on its device.
+
+    Attributes:
+        parameters: of the adapter, by PEFT state-dict name.
+        trained_layers: linear layers with a trained tensor, by module name.
+        batching: micro-batches that fit this worker's memory.
+    """
 
     model: PeftModel
     tokenizer: Any
     device: torch.device
     parameters: Mapping[str, nn.Parameter]
     layout: Layout
-    trained_layers: list[nn.Linear]
+    trained_layers: Mapping[str, nn.Linear]
+    batching: Batching = Batching()
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that training moves."""
+        return {name: p for name, p in self.parameters.items() if p.requires_grad}
 
     def load(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         """Set trainable tensors. Raises: Refused when names or shapes are not the layout's."""
@@ -68,54 +63,14 @@ class AdaptedModel:
         }
 
 
-def choose_device() -> torch.device:
-    """CUDA, Apple's MPS, or the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def build(job: JobSpecification, cache: Path, device: torch.device, budget: int | None) -> AdaptedModel:
+    """Load the base, wrap it, and choose micro-batches within `budget` bytes (None: what is free).
 
-
-def choose_dtype(name: str) -> torch.dtype:
-    """Of the frozen base; the adapter and its gradients are always float32.
-
-    `auto` is float32: in bfloat16 a record's gradient depends, by rounding, on which others share its
-    batch, so that removing one record moves the sum by more than its own clipped gradient
-    (docs/privacy.md). A job may ask for it in writing.
+    Raises: Refused with the setting that is at fault.
     """
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
-
-
-def build(job: JobSpecification, cache: Path, device: torch.device) -> AdaptedModel:
-    """Load the base and wrap it. Raises: Refused with the setting that is at fault."""
     base, tokenizer = load_base(job, cache, device)
-    return adapt(base, tokenizer, job, device)
-
-
-def load_base(job: JobSpecification, cache: Path, device: torch.device) -> tuple[Any, Any]:
-    """The frozen base model on `device` (before PEFT wraps it) and its tokenizer."""
-    source = locate(job.model.base, cache)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.name, local_files_only=source.local_only)
-        options: dict[str, Any] = {
-            "dtype": choose_dtype(job.model.dtype),
-            "local_files_only": source.local_only,
-        }
-        if job.model.task is Task.CAUSAL_LM:
-            base = AutoModelForCausalLM.from_pretrained(source.name, **options)
-        else:
-            base = AutoModelForSequenceClassification.from_pretrained(
-                source.name, num_labels=len(job.model.labels), **options
-            )
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise Refused(
-            "model.base", f"{job.model.base} cannot be loaded: {reason}", "name another model or a folder"
-        ) from None
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    base.config.pad_token_id = tokenizer.pad_token_id
-    placed: Any = base
-    return placed.to(device), tokenizer
+    adapted = adapt(base, tokenizer, job, device)
+    return replace(adapted, batching=fit(adapted, job, budget))
 
 
 def adapt(base: Any, tokenizer: Any, job: JobSpecification, device: torch.device) -> AdaptedModel:  # noqa: ANN401 - transformers' models share no public type
@@ -127,9 +82,10 @@ def adapt(base: Any, tokenizer: Any, job: JobSpecification, device: torch.device
     targets = target_modules(base, job)
     # GPT-2's Conv1D keeps its weight transposed.
     transposed = any(type(base.get_submodule(name)).__name__ == "Conv1D" for name in targets)
+    rank = _rank(base, targets, job)
     config = LoraConfig(
-        r=job.lora.rank,
-        lora_alpha=job.lora.alpha or 2 * job.lora.rank,  # type: ignore[arg-type] # PEFT divides it; any number will do
+        r=rank,
+        lora_alpha=job.lora.alpha or 2 * rank,  # type: ignore[arg-type] # PEFT divides it; any number will do
         lora_dropout=0.0,
         target_modules=targets,
         fan_in_fan_out=transposed,
@@ -161,40 +117,33 @@ def adapt(base: Any, tokenizer: Any, job: JobSpecification, device: torch.device
         )
     )
     trained = {id(parameter) for parameter in parameters.values() if parameter.requires_grad}
-    layers = [
-        module
-        for module in model.modules()
+    layers = {
+        name: module
+        for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and any(id(p) in trained for p in module.parameters(recurse=False))
-    ]
+    }
     model.train()
     return AdaptedModel(model, tokenizer, device, parameters, layout, layers)
 
 
-def target_modules(base: nn.Module, job: JobSpecification) -> list[str]:
-    """Full names of the layers that get an adapter. Raises: Refused when there are none."""
-    wanted = job.lora.target_modules
-    linear = [
-        name
-        for name, module in base.named_modules()
-        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
-        and name.split(".")[0] not in HEADS
-        and not name.endswith(("lm_head", "pooler.dense"))
-    ]
-    if isinstance(wanted, tuple):
-        chosen = [n for n in linear if any(n == w or n.endswith(f".{w}") for w in wanted)]
-    elif wanted == "all":
-        chosen = linear
-    else:
-        group = ATTENTION if wanted == "attention" else MLP
-        chosen = [n for n in linear if any(n == w or n.endswith(f".{w}") for w in group)]
-    if not chosen:
-        names = sorted({name.rsplit(".", 1)[-1] for name in linear})
-        raise Refused(
-            "lora.target_modules",
-            f"{job.model.base} has no linear layer that matches {wanted}",
-            f"choose from {', '.join(names)}",
-        )
-    return chosen
+def _rank(base: nn.Module, targets: Sequence[str], job: JobSpecification) -> int:
+    """The job's, or by the public rule: every client finds the same."""
+    if job.lora.rank != "auto":
+        return job.lora.rank
+    clients = job.rounds.clients_per_round or job.rounds.min_clients
+    outputs = sum(_outputs(base.get_submodule(name)) for name in targets)
+    return automatic_rank(
+        records=job.privacy.sampling_rate * (job.lora.records or 0),
+        steps=planned_steps(job),
+        noise=planned_noise(job) * math.sqrt(clients),
+        outputs=outputs,
+        scale=job.lora.rank_scale,
+    )
+
+
+def _outputs(layer: nn.Module) -> int:
+    """m of a linear layer m x n."""
+    return int(layer.nf if hasattr(layer, "nf") else layer.out_features)  # type: ignore[arg-type] # GPT-2's Conv1D
 
 
 def _peft_name(name: str) -> str:

@@ -1,43 +1,14 @@
-"""Records through a model: padded micro-batches in, the loss of each record on its own out."""
+"""A micro-batch through a model: the loss of each record on its own comes out."""
 
 import inspect
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from services.client.data.tokens import IGNORED, TokenRecord
+from services.client.data.tokens import IGNORED
+from services.client.training.batching import MicroBatch, padded
 from shared.job.specification import Task
-
-MICRO_BATCH_TOKENS = 1024  # padded; bounds activation memory, changes no result
-
-
-def micro_batches(records: Sequence[TokenRecord]) -> Iterator[list[TokenRecord]]:
-    """Records of similar length together, each batch within MICRO_BATCH_TOKENS when padded."""
-    batch: list[TokenRecord] = []
-    for record in sorted(records, key=lambda r: len(r.ids)):
-        if batch and (len(batch) + 1) * len(record.ids) > MICRO_BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(record)
-    if batch:
-        yield batch
-
-
-def padded(
-    records: Sequence[TokenRecord], padding: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Right-padded ids and mask, (B, T); targets, padded with IGNORED to (B, most targets)."""
-
-    def rows(sequences: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
-        longest = max(map(len, sequences))
-        full = [[*sequence, *[filler] * (longest - len(sequence))] for sequence in sequences]
-        return torch.tensor(full, dtype=torch.long, device=device)
-
-    ids = [record.ids for record in records]
-    mask = [[1] * len(record.ids) for record in records]
-    return rows(ids, padding), rows(mask, 0), rows([record.targets for record in records], IGNORED)
 
 
 def learnt_logits(
@@ -45,13 +16,16 @@ def learnt_logits(
     ids: torch.Tensor,
     mask: torch.Tensor,
     targets: torch.Tensor,
+    everywhere: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (B, P, V) and targets (B, P) at the P positions before a token that some record learns.
 
-    The output layer is a fifth of a small model; it is left out where nobody learns anything.
+    The output layer is a fifth of a small model; it is left out where nobody learns anything, unless
+    `everywhere` asks for a shape that no record has a say in.
     """
     following = targets[:, 1:]
-    positions = (following != IGNORED).any(dim=0).nonzero().flatten()
+    learnt = following != IGNORED
+    positions = (learnt | everywhere).any(dim=0).nonzero().flatten()
     if "logits_to_keep" in inspect.signature(_base(model).forward).parameters:
         logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=positions, use_cache=False).logits
     else:
@@ -74,21 +48,21 @@ def causal_lm_losses(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch
 
 def per_record_losses(
     model: Any,  # noqa: ANN401
-    records: Sequence[TokenRecord],
+    batch: MicroBatch,
     task: Task,
     padding: int,
     device: torch.device,
 ) -> torch.Tensor:
-    """(B,) losses, none of which depends on another record or on its length.
+    """(rows,) losses, none of which depends on another record or on its length; 0 in a spare row.
 
     A language model's is the mean over the record's own learnt tokens, and 0 without any.
     """
-    ids, mask, targets = padded(records, padding, device)
+    ids, mask, targets = padded(batch, padding, device)
     if task is Task.CAUSAL_LM:
-        totals, counts = causal_lm_losses(*learnt_logits(model, ids, mask, targets))
+        totals, counts = causal_lm_losses(*learnt_logits(model, ids, mask, targets, batch.fixed_shape))
         return totals / counts.clamp(min=1)
     logits = model(input_ids=ids, attention_mask=mask).logits
-    return functional.cross_entropy(logits.float(), targets[:, 0], reduction="none")
+    return functional.cross_entropy(logits.float(), targets[:, 0], ignore_index=IGNORED, reduction="none")
 
 
 def _base(model: Any) -> Any:  # noqa: ANN401

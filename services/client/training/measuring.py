@@ -9,8 +9,9 @@ from peft import PeftModel
 from torch.nn import functional
 
 from services.client.data import Record, tokenise
-from services.client.training.adapted_model import choose_device, load_base
-from services.client.training.forward import causal_lm_losses, learnt_logits, micro_batches, padded
+from services.client.training.bases import choose_device, load_base
+from services.client.training.batching import Batching, padded
+from services.client.training.forward import causal_lm_losses, learnt_logits
 from shared.errors import Refused
 from shared.job.specification import JobSpecification, Task
 
@@ -45,7 +46,7 @@ def measure(job: JobSpecification, records: Sequence[Record], adapter: Path | No
             raise Refused("adapter", f"{adapter} does not fit: {reason}", "name an exported folder") from None
     model.eval()
     loss, positions, correct = 0.0, 0, 0
-    for batch in micro_batches(tokenise(records, tokenizer, job)):
+    for batch in Batching().split(tokenise(records, tokenizer, job)):
         ids, mask, targets = padded(batch, tokenizer.pad_token_id, device)
         with torch.inference_mode():
             if job.model.task is Task.CAUSAL_LM:
@@ -55,6 +56,6 @@ def measure(job: JobSpecification, records: Sequence[Record], adapter: Path | No
             logits = model(input_ids=ids, attention_mask=mask).logits.float()
         wanted = targets[:, 0]
         loss += float(functional.cross_entropy(logits, wanted, reduction="sum"))
-        positions += len(batch)
+        positions += len(batch.records)
         correct += int((logits.argmax(dim=1) == wanted).sum())
     return Measured(loss, positions, correct)

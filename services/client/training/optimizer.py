@@ -1,4 +1,4 @@
-"""Opacus' DPOptimizer with noise that is cryptographic and clipping that survives bad numbers."""
+"""Opacus' DPOptimizer with noise that is cryptographic and clipping by the job's rule."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,15 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
+from services.client.training.clipping import Clipping
 from services.client.training.noise import KeyStream, noised
 
 
 class SecureDPOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no types
-    """Clip each record's gradient to `max_grad_norm`, sum, add noise, divide by a public constant.
+    """Clip each record's gradient, sum, add noise, divide by a public constant.
 
     Opacus' own noise comes from torch's generator; its `secure_mode` needs torchcsprng, which no
-    longer exists (docs/privacy.md). Everything else is Opacus'.
+    longer exists (docs/privacy.md). Accumulation over micro-batches and the step are Opacus'.
     """
 
     def __init__(
@@ -22,35 +23,39 @@ class SecureDPOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no type
         optimizer: torch.optim.Optimizer,
         *,
         noise_multiplier: float,
-        clip_norm: float,
+        clipping: Clipping,
         expected_batch_size: float,
         stream: KeyStream,
     ) -> None:
         super().__init__(
             optimizer,
             noise_multiplier=noise_multiplier,
-            max_grad_norm=clip_norm,
+            max_grad_norm=clipping.norm,
             expected_batch_size=expected_batch_size,
             loss_reduction="mean",
         )
+        self._clipping = clipping
         self._stream = stream
 
     def clip_and_accumulate(self) -> None:
-        """Drop records whose gradient is not finite, then clip and sum."""
+        """Add the micro-batch's clipped gradients; a record whose gradient is not finite counts as zero."""
         parameters: Sequence[nn.Parameter] = self.params
-        finite = torch.stack(
-            [p.grad_sample.flatten(1).isfinite().all(dim=1) for p in parameters]  # type: ignore[attr-defined] # Opacus' name
-        ).all(dim=0)
+        gradients = [p.grad_sample for p in parameters]  # type: ignore[attr-defined] # Opacus' name
+        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients])
+        finite = norms.isfinite().all(dim=0)
         if not bool(finite.all()):
-            for p in parameters:
-                p.grad_sample[~finite] = 0.0  # type: ignore[attr-defined] # Opacus' name
-        super().clip_and_accumulate()
+            for gradient in gradients:
+                gradient[~finite] = 0.0
+            norms = torch.where(finite, norms, 0.0)
+        for p, gradient, factors in zip(parameters, gradients, self._clipping.factors(norms), strict=True):
+            clipped = torch.einsum("i,i...", factors, gradient)
+            p.summed_grad = clipped if p.summed_grad is None else p.summed_grad + clipped  # type: ignore[attr-defined] # Opacus' name
 
     def add_noise(self) -> None:
-        """One draw for all parameters together; `p.grad` is the noised sum."""
-        sigma = self.noise_multiplier * self.max_grad_norm
+        """`p.grad` is the noised sum; the clipping rule then may move its bound."""
+        sigma = self.noise_multiplier * self._clipping.norm
         for p in self.params:
             total = p.summed_grad.detach().double().cpu().numpy()
             released = noised(total.ravel(), sigma, self._stream).reshape(total.shape)
             p.grad = torch.from_numpy(released.astype(np.float32)).to(p.device, p.dtype)
-            p.summed_grad._processed = True
+        self._clipping.end_step(self.expected_batch_size, self._stream)

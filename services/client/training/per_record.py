@@ -5,12 +5,14 @@ positions, the function below computes it for each record as a batched product o
 leaves it in `grad_sample`, where Opacus' DPOptimizer looks. Nothing else in the model changes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+
+from shared.errors import Refused
 
 
 class _PerRecordLinear(torch.autograd.Function):
@@ -43,18 +45,33 @@ def _accumulate(parameter: torch.Tensor, per_record: torch.Tensor) -> None:
 
 
 @contextmanager
-def per_record_gradients(layers: list[nn.Linear]) -> Iterator[None]:
-    """Inside, a backward pass through `layers` fills their parameters' `grad_sample`."""
+def per_record_gradients(layers: Mapping[str, nn.Linear], rows: int) -> Iterator[None]:
+    """Inside, a backward pass through `layers` fills their parameters' `grad_sample`, (rows, *shape).
 
-    def forward_of(layer: nn.Linear) -> Any:  # noqa: ANN401 - replaces Module.forward
+    Raises: Refused in the forward pass when a layer's input does not have one row a record, as in a
+        mixture of experts, where the tokens of all records are mixed.
+    """
+
+    def forward_of(name: str, layer: nn.Linear) -> Any:  # noqa: ANN401 - replaces Module.forward
         apply: Any = _PerRecordLinear.apply  # untyped in torch
-        # A bfloat16 base hands bfloat16 to a float32 layer.
-        return lambda x: apply(x.to(layer.weight.dtype), layer.weight, layer.bias)
 
-    for layer in layers:
-        layer.forward = forward_of(layer)  # type: ignore[method-assign] # undone below
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            if x.dim() < 2 or x.shape[0] != rows:
+                raise Refused(
+                    "lora.target_modules",
+                    f"{name} sees the tokens of all records mixed: no exact per-record gradient",
+                    "leave it out, for example target_modules: attention",
+                )
+            # A bfloat16 base hands bfloat16 to a float32 layer.
+            result: torch.Tensor = apply(x.to(layer.weight.dtype), layer.weight, layer.bias)
+            return result
+
+        return forward
+
+    for name, layer in layers.items():
+        layer.forward = forward_of(name, layer)  # type: ignore[method-assign] # undone below
     try:
         yield
     finally:
-        for layer in layers:
+        for layer in layers.values():
             del layer.forward  # the class's own is back

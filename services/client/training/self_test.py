@@ -1,37 +1,54 @@
 """What is checked on each client before its first private step: cheap, always on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from services.client.data.tokens import TokenRecord
 from services.client.training.adapted_model import AdaptedModel
+from services.client.training.batching import MicroBatch, together
 from services.client.training.noise import KeyStream
-from services.client.training.per_record import per_record_gradients
-from services.client.training.step import losses
+from services.client.training.step import gradients, losses
 from shared.errors import Refused
 from shared.job.specification import Task
 
 PROBE_RECORDS = 3
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}  # relative to the largest gradient
+TOLERANCE = 1e-3  # relative to the largest gradient
 NOISE_DRAWS = 100_000
 
 
 def check_gradients(adapted: AdaptedModel, records: Sequence[TokenRecord], task: Task) -> None:
-    """Per-record gradients of a batch equal those of single passes.
+    """Gradients of a batch's records equal those of single passes by plain autograd; in batches of
+    fixed shape not one bit of them depends on the neighbours.
 
     Raises: Refused when they differ: the model mixes records, and no clipping would be sound.
     """
-    probe = list(records[:PROBE_RECORDS])
-    together = _gradients(adapted, probe, task)
-    alone = torch.cat([_gradients(adapted, [record], task) for record in probe])
+    some = adapted.batching.split(records[: 8 * PROBE_RECORDS])
+    first = max(some, key=lambda batch: len(batch.records))
+    probe = first.records[:PROBE_RECORDS]
+
+    def batch_of(*these: TokenRecord) -> MicroBatch:
+        return replace(first, records=these) if first.fixed_shape else together(these)
+
+    found = _per_record(adapted, batch_of(*probe), task)
+    singles = [batch_of(record) for record in probe]
+    alone = torch.stack([_single_pass(adapted, single, task) for single in singles])
     scale = alone.abs().max().clamp(min=1e-12)
-    base_dtype = next(p.dtype for p in adapted.model.parameters() if not p.requires_grad)
-    if float((together - alone).abs().max() / scale) > TOLERANCE.get(base_dtype, TOLERANCE[torch.bfloat16]):
+    if float((found - alone).abs().max() / scale) > TOLERANCE:
         raise Refused(
             "model.base", "its per-record gradients depend on the other records", "name another model"
         )
+    if not first.fixed_shape:
+        return
+    for single, beside_others in zip(singles, found, strict=True):
+        if not torch.equal(_per_record(adapted, single, task)[0], beside_others):
+            raise Refused(
+                "model.dtype",
+                "on this machine rounding makes a record's gradient depend on the others of its batch",
+                "set model.dtype: float32 and model.quantisation: none",
+            )
 
 
 def check_noise(stream: KeyStream) -> None:
@@ -41,12 +58,17 @@ def check_noise(stream: KeyStream) -> None:
         raise Refused("worker", f"the noise source has variance {variance:.3f}, not 1", "do not train here")
 
 
-def _gradients(adapted: AdaptedModel, records: Sequence[TokenRecord], task: Task) -> torch.Tensor:
-    """(B, d)."""
-    parameters = [p for p in adapted.parameters.values() if p.requires_grad]
-    with per_record_gradients(adapted.trained_layers):
-        losses(adapted, records, task).sum().backward()  # type: ignore[no-untyped-call] # torch's
-    flat = torch.cat([p.grad_sample.flatten(1) for p in parameters], dim=1)  # type: ignore[attr-defined] # Opacus' name
-    for parameter in parameters:
+def _per_record(adapted: AdaptedModel, batch: MicroBatch, task: Task) -> torch.Tensor:
+    """(B, d) by the function that training uses."""
+    gradients(adapted, batch, task)
+    flat = torch.cat([p.grad_sample.flatten(1) for p in adapted.trained.values()], dim=1)  # type: ignore[attr-defined] # Opacus' name
+    for parameter in adapted.trained.values():
         parameter.grad_sample = None  # type: ignore[attr-defined] # Opacus' name
     return flat.detach()
+
+
+def _single_pass(adapted: AdaptedModel, single: MicroBatch, task: Task) -> torch.Tensor:
+    """(d,) by autograd, one record in a pass of its own."""
+    parameters = list(adapted.trained.values())
+    found = torch.autograd.grad(losses(adapted, single, task).sum(), parameters)
+    return torch.cat([gradient.flatten().float() for gradient in found])

@@ -3,21 +3,36 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
 
 from services.client.data.tokens import TokenRecord
 from services.client.trainer import Cancelled
 from services.client.training.adapted_model import AdaptedModel
-from services.client.training.forward import micro_batches, per_record_losses
+from services.client.training.batching import MicroBatch
+from services.client.training.forward import per_record_losses
 from services.client.training.optimizer import SecureDPOptimizer
 from services.client.training.per_record import per_record_gradients
+from shared.errors import Refused
 from shared.job.specification import Task
 
 
-def losses(adapted: AdaptedModel, records: Sequence[TokenRecord], task: Task) -> torch.Tensor:
-    """(B,) losses of `records`, each by itself."""
+def losses(adapted: AdaptedModel, batch: MicroBatch, task: Task) -> torch.Tensor:
+    """(rows,) losses of `batch`, each record by itself."""
     padding: int = adapted.tokenizer.pad_token_id
-    return per_record_losses(adapted.model, records, task, padding, adapted.device)
+    return per_record_losses(adapted.model, batch, task, padding, adapted.device)
+
+
+def gradients(adapted: AdaptedModel, batch: MicroBatch, task: Task) -> None:
+    """Leave (B, *shape) gradients of the B records in each trained tensor's `grad_sample`.
+
+    Raises: Refused naming a layer that does not see the records apart.
+    """
+    with per_record_gradients(adapted.trained_layers, batch.rows):
+        losses(adapted, batch, task).sum().backward()  # type: ignore[no-untyped-call] # torch's
+    for name, parameter in adapted.trained.items():
+        found = getattr(parameter, "grad_sample", None)
+        if found is None:
+            raise Refused("lora.target_modules", f"{name} got no gradient", "leave it out")
+        parameter.grad_sample = found[: len(batch.records)]  # type: ignore[attr-defined] # Opacus' name
 
 
 def private_step(
@@ -31,19 +46,17 @@ def private_step(
 
     Raises: Cancelled between micro-batches; then nothing has moved.
     """
-    parameters: list[nn.Parameter] = [p for p in adapted.parameters.values() if p.requires_grad]
     optimizer.zero_grad(set_to_none=True)
-    batches = list(micro_batches(sample))
+    batches = list(adapted.batching.split(sample))
     for number, batch in enumerate(batches):
         if cancelled():
             raise Cancelled("the round is over")
-        with per_record_gradients(adapted.trained_layers):
-            losses(adapted, batch, task).sum().backward()  # type: ignore[no-untyped-call] # torch's
+        gradients(adapted, batch, task)
         optimizer.signal_skip_step(do_skip=number + 1 < len(batches))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     if not batches:
-        for parameter in parameters:
+        for parameter in adapted.trained.values():
             parameter.grad_sample = torch.zeros((0, *parameter.shape), device=parameter.device)  # type: ignore[attr-defined] # Opacus' name
         optimizer.signal_skip_step(do_skip=False)
         optimizer.step()

@@ -2,25 +2,29 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from services.client.data import TokenRecord, read_records, tokenise
+from services.client.data import Record, TokenCache, TokenRecord, read_records, tokenise
 from services.client.models import default_cache
 from services.client.trainer import Prepared, Progress, TrainingResult, TrainingTask
-from services.client.training.adapted_model import AdaptedModel, build, choose_device
+from services.client.training.adapted_model import AdaptedModel, build
+from services.client.training.bases import choose_device
+from services.client.training.clipping import clipping_for
 from services.client.training.noise import KeyStream
 from services.client.training.optimizer import SecureDPOptimizer
 from services.client.training.sampling import poisson_sample
 from services.client.training.self_test import check_gradients, check_noise
 from services.client.training.step import private_step
 from shared.core.lora import flatten
+from shared.core.privacy import AdaptiveClipping
 from shared.errors import Refused
 from shared.events.ids import JobId
+from shared.events.values import PoissonGaussian
 from shared.job.specification import JobSpecification, Training
 
 Span = Callable[..., AbstractContextManager[None]]
@@ -36,19 +40,34 @@ def _silent(name: str, **attributes: Any) -> AbstractContextManager[None]:  # no
 class LoraTrainer:
     """Trainer with torch. Noise and sampling come from the operating system's source."""
 
-    def __init__(self, *, span: Span = _silent, cache_dir: Path | None = None, device: str = "auto") -> None:
+    def __init__(
+        self,
+        *,
+        span: Span = _silent,
+        cache_dir: Path | None = None,
+        device: str = "auto",
+        memory_mib: int | None = None,
+        token_cache: TokenCache | None = None,
+    ) -> None:
         self._span = span
         self._cache = cache_dir or default_cache()
         self._device = choose_device() if device == "auto" else torch.device(device)
+        self._budget = None if memory_mib is None else memory_mib << 20
+        self._token_cache = token_cache
         self._data: dict[tuple[JobId, Path], list[TokenRecord]] = {}
 
-    def prepare(self, job_id: JobId, specification: JobSpecification, data: Path) -> Prepared:
+    def prepare(
+        self, job_id: JobId, specification: JobSpecification, data: Path, progress: Progress
+    ) -> Prepared:
         """See the port."""
+        progress("reading", 0, 1)
         with self._span("load", job=job_id):
             records, skipped = read_records(data, specification.data, specification.model)
             with _MODEL_LOCK:
+                progress("loading the model", 0, 1)
                 adapted = self._model(specification)
-                tokens = tokenise(records, adapted.tokenizer, specification)
+                tokens = self._tokens(records, adapted.tokenizer, specification, progress)
+                progress("self-test", 0, 1)
                 check_noise(KeyStream())
                 check_gradients(adapted, tokens, specification.model.task)
         self._data[job_id, data] = tokens
@@ -58,18 +77,18 @@ class LoraTrainer:
         """See the port."""
         job, mechanism = task.specification, task.mechanism
         if (task.job_id, task.data) not in self._data:  # this process has started since
-            self.prepare(task.job_id, job, task.data)
+            self.prepare(task.job_id, job, task.data, progress)
         records = self._data[task.job_id, task.data]
         started_s = time.monotonic()
         with _MODEL_LOCK:
             adapted = self._model(job)
             adapted.load(task.adapter)
             stream = KeyStream()
-            parameters = [p for p in adapted.parameters.values() if p.requires_grad]
+            clipping = clipping_for(job.privacy, task.clip_norm, mechanism.bits_noise_multiplier)
             optimizer = SecureDPOptimizer(
-                _optimizer(job.training, parameters),
-                noise_multiplier=mechanism.noise_multiplier,
-                clip_norm=job.privacy.clip_norm,
+                _optimizer(job.training, list(adapted.trained.values())),
+                noise_multiplier=_gradient_noise(mechanism),
+                clipping=clipping,
                 expected_batch_size=mechanism.sampling_rate * task.declared_records,
                 stream=stream,
             )
@@ -80,18 +99,35 @@ class LoraTrainer:
                         chosen = poisson_sample(len(records), mechanism.sampling_rate, stream)
                         sample = [records[index] for index in chosen]
                         private_step(adapted, optimizer, sample, job.model.task, cancelled)
+                    if step == 0:
+                        _expect_movement(task, adapted)
             names = [tensor.name for tensor in adapted.layout.trainable]
-            after = adapted.trainable()
-        _expect_movement(task, after)
-        update = flatten(after, names) - flatten(task.adapter, names)
+            update = flatten(adapted.trainable(), names) - flatten(task.adapter, names)
         progress("training", mechanism.steps, mechanism.steps)
-        return TrainingResult(update, mechanism.steps, time.monotonic() - started_s)
+        return TrainingResult(update, mechanism.steps, time.monotonic() - started_s, clipping.norm)
+
+    def _tokens(
+        self,
+        records: Sequence[Record],
+        tokenizer: Any,  # noqa: ANN401 - transformers' tokenizers share no public type
+        job: JobSpecification,
+        progress: Progress,
+    ) -> list[TokenRecord]:
+        def make() -> list[TokenRecord]:
+            return tokenise(records, tokenizer, job, progress)
+
+        cache = self._token_cache
+        return make() if cache is None else cache.tokens(records, tokenizer, job, make)
 
     def _model(self, job: JobSpecification) -> AdaptedModel:
-        key = f"{job.model.model_dump_json()}{job.lora.model_dump_json()}{job.seed}"
+        lora, privacy = job.lora.model_dump_json(), job.privacy.model_dump_json()
+        shape = privacy + job.rounds.model_dump_json() + job.training.model_dump_json()
+        # Rank auto follows from noise and steps too.
+        key = f"{self._device}{self._cache}{self._budget}{job.model.model_dump_json()}{lora}{job.seed}"
+        key += shape if job.lora.rank == "auto" else ""
         if key not in _MODELS:
             _MODELS.clear()  # one at a time: a base model is most of a machine's memory
-            _MODELS[key] = build(job, self._cache, self._device)
+            _MODELS[key] = build(job, self._cache, self._device, self._budget)
         return _MODELS[key]
 
 
@@ -101,8 +137,17 @@ def _optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torc
     return torch.optim.Adam(parameters, lr=training.learning_rate)
 
 
-def _expect_movement(task: TrainingTask, after: dict[str, Any]) -> None:
+def _gradient_noise(mechanism: PoissonGaussian) -> float:
+    """Noise multiplier of the clipped sum alone."""
+    charged = mechanism.core()
+    if isinstance(charged, AdaptiveClipping):
+        return charged.gradient_noise_multiplier
+    return charged.noise_multiplier
+
+
+def _expect_movement(task: TrainingTask, adapted: AdaptedModel) -> None:
     """Noise alone moves every trained tensor: one that stands still is not being trained."""
+    after = adapted.trainable()
     for name, before in task.adapter.items():
-        if task.mechanism.steps and (after[name] == before).all():
+        if (after[name] == before).all():
             raise Refused("lora", f"{name} did not move in training", "report this model as unsupported")

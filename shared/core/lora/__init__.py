@@ -2,9 +2,11 @@
 
 from shared.core.lora.files import from_safetensors, to_safetensors, write_peft_adapter
 from shared.core.lora.initialisation import initial_tensor
+from shared.core.lora.rank import automatic_rank
 from shared.core.lora.vectors import flatten, unflatten
 
 __all__ = [
+    "automatic_rank",
     "flatten",
     "from_safetensors",
     "initial_tensor",
