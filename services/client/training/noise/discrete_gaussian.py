@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from services.client.training.noise.inverse_transform import ARITHMETIC, IntegerTable, reach, symmetric_table
 from services.client.training.noise.key_stream import KeyStream
+from services.client.training.noise.mechanism import NoiseMechanism
 
 
 @dataclass(frozen=True)
-class DiscreteGaussian:
+class DiscreteGaussian(NoiseMechanism[np.int64]):
     """P(X = k) proportional to exp(-k^2 / (2 sigma^2)) on each integer coordinate.
 
     Source: Canonne, Kamath, Steinke 2020, arXiv:2004.00010, Definition 1. Exactness: `IntegerTable`.
-    A sum of such variables is close to, but not, a discrete Gaussian (Kairouz, Liu, Steinke 2021,
-    arXiv:2102.06387, Theorem 9).
+    A sum of such variables is close to, but not, a discrete Gaussian (Kairouz, Liu,
+    Steinke 2021, arXiv:2102.06387).
 
     Raises: ValueError unless `sigma` is positive, finite, and has a table of 1 to 2^20 entries
         (about 0.08 to 37,500).
@@ -46,7 +47,7 @@ class DiscreteGaussian:
 def table(sigma: float) -> IntegerTable:
     """The weights by w_{k+1} = w_k r_k, r_{k+1} = r_k exp(-1 / sigma^2), r_0 = exp(-1 / (2 sigma^2)).
 
-    Tails: P(X >= k) <= exp(-k^2 / (2 sigma^2)), as X is sub-Gaussian (the source's Section 3).
+    Tails: P(X >= k) <= exp(-k^2 / (2 sigma^2)), as X is sub-Gaussian: E e^{tX} <= e^{t^2 sigma^2 / 2}.
     Raises: ValueError as `DiscreteGaussian`.
     """
     largest = reach(lambda k: -(k / sigma) * (k / sigma) / 2)

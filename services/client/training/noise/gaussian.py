@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.client.training.noise.key_stream import KeyStream
+from services.client.training.noise.mechanism import NoiseMechanism
 
 GRID_BITS = 20  # grid spacing: the power of two next below sigma * 2^-20
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(NoiseMechanism[np.float64]):
     """N(0, sigma^2) on each coordinate, rounded to a grid that depends on sigma alone.
 
     The low bits of a floating-point sum tell which values went in (Mironov 2012, Section 5); after

@@ -28,9 +28,9 @@ class IntegerTable:
     second one is drawn only where the first equals a boundary's upper word (probability below
     entries * 2^-64), so the words used, unlike a rejection sampler's, tell next to nothing of the noise.
 
-    Distance to the distribution that was asked for: each of the 2n outer probabilities is rounded to the
-    nearest unit of 2^-128 and 0 takes the rest, so one draw is within a statistical distance of
-    entries * 2^-128, what is cut or rounds to nothing included. By the union bound d draws are within
+    Distance to the distribution that was asked for: each of the 2n boundaries is rounded to the
+    nearest unit of 2^-128, so one draw is within a statistical distance of entries * 2^-128 (the tails
+    that are cut, and those that round to nothing, included). By the union bound d draws are within
     eta = d * entries * 2^-128, and an (epsilon, delta) of the ideal noise holds with
     delta + (1 + e^epsilon) * eta. With the largest table, d = 2^19 and epsilon = 10 that adds under 2^-74
     (6e-23) a release: negligible beside a delta of 1e-5. That the stream looks uniform is AES's assumption.
@@ -92,20 +92,19 @@ def symmetric_table(half: Sequence[Decimal]) -> IntegerTable:
     Args:
         half: (n + 1,) weights of 0, ..., n to 50 digits or more, none negative.
 
-    Raises: ValueError when everything but 0 has half a unit of 2^-128 or less.
+    Raises: ValueError when P(X > 0) is half a unit of 2^-128 or less.
     """
     with decimal.localcontext(ARITHMETIC):
         unit = ONE / (2 * sum(half) - half[0])
-        outer = [int((weight * unit).to_integral_value()) for weight in half[1:]]
-    while outer and not outer[-1]:
-        outer.pop()
-    if not outer:
+        tails = [int((tail * unit).to_integral_value()) for tail in accumulate(reversed(half[1:]))]
+    tails = [tail for tail in tails if tail]
+    if not tails:
         raise ValueError("the noise would always be 0: scale vector and noise up")
-    weights = [*reversed(outer), ONE - 2 * sum(outer), *outer]
-    boundaries = list(accumulate(weights))[:-1]
+    boundaries = [*tails, *(ONE - tail for tail in reversed(tails))]
     upper = np.array([boundary >> 64 for boundary in boundaries], np.uint64)
     lower = np.array([boundary & LOW_WORD for boundary in boundaries], np.uint64)
     for shared in (upper, lower):
         shared.flags.writeable = False
-    variance = 2 * sum(k * k * weight for k, weight in enumerate(outer, start=1)) / ONE
-    return IntegerTable(upper, lower, variance)
+    # E X^2 = 2 sum (2k - 1) P(X >= k)
+    moment = 2 * sum((2 * k - 1) * tail for k, tail in enumerate(reversed(tails), start=1))
+    return IntegerTable(upper, lower, moment / ONE)

@@ -17,17 +17,18 @@ from services.client.training.noise.inverse_transform import (
     symmetric_table,
 )
 from services.client.training.noise.key_stream import KeyStream
+from services.client.training.noise.mechanism import NoiseMechanism
 
 START_BITS = TAIL_BITS + 60  # the recurrence's error in each probability: at most 2^-200
 
 
 @dataclass(frozen=True)
-class Skellam:
+class Skellam(NoiseMechanism[np.int64]):
     """The difference of two Poisson(variance / 2) variables on each integer coordinate.
 
     P(X = k) = e^-mu I_k(mu), mu the variance. The sum of n independent ones of variance mu / n is one of
     variance mu, exactly: that is why noise divided over clients uses it.
-    Source: Agarwal, Kairouz, Liu 2021, arXiv:2110.04995, Section 2. Exactness: `IntegerTable`.
+    Source: Agarwal, Kairouz, Liu 2021, arXiv:2110.04995. Exactness: `IntegerTable`.
 
     Raises: ValueError unless `variance` is positive, finite, and has a table of 1 to 2^20 entries
         (about 1e-38 to 9.8e8).
