@@ -327,6 +327,10 @@ class Telemetry(Protocol):
         """Add to a counter."""
         ...
 
+    def gauge(self, name: str, value: float, **attributes: str) -> None:
+        """Set what is true at this moment."""
+        ...
+
     def observe(self, name: str, value: float, **attributes: str) -> None:
         """Record one value of a histogram; the unit is the name's suffix."""
         ...

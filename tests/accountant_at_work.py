@@ -3,10 +3,12 @@
 import json
 from datetime import UTC, datetime, timedelta
 
+from services.accountant.context import Accounting
 from services.accountant.handlers import HANDLERS, LEDGER
 from services.accountant.settings import AccountantSettings
 from services.accountant.state import Held
 from shared.adapters.database import open_units
+from shared.adapters.no_telemetry import NoTelemetry
 from shared.core.privacy.ledger import LedgerLine, export
 from shared.events import BudgetRequested, BudgetSpent
 from shared.events.base import Envelope, derived_event_id
@@ -29,14 +31,14 @@ class SetClock:
 class Accountant:
     """One replica. `published` holds what it has said, in order."""
 
-    def __init__(self, units, clock, settings):
-        self.units, self.clock, self.settings, self.published = units, clock, settings, []
+    def __init__(self, units, clock, context):
+        self.units, self.clock, self.context, self.published = units, clock, context, []
 
     @classmethod
-    async def open(cls, url, clock=None, **settings):
+    async def open(cls, url, clock=None, telemetry=None, **settings):
         clock = clock or SetClock()
         units = await open_units(url, "accountant", clock, lambda: "accountant")
-        return cls(units, clock, AccountantSettings(**settings))
+        return cls(units, clock, Accounting(AccountantSettings(**settings), telemetry or NoTelemetry()))
 
     async def handle(self, event, event_id=None, crash=False):
         """Handle an event in a transaction of its own; `crash` ends it just before the commit."""
@@ -45,7 +47,7 @@ class Accountant:
 
     async def handle_envelope(self, envelope, event, crash=False):
         async with self.units.begin(envelope) as unit:
-            await HANDLERS[type(event)](event, unit, self.settings)
+            await HANDLERS[type(event)](event, unit, self.context)
             if crash:
                 raise Crash
             said = [one.open() for one in unit.outgoing]

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
-from services.accountant.settings import AccountantSettings
+from services.accountant import limits, metrics
+from services.accountant.context import Accounting
 from services.accountant.state import (
     Denied,
     Granted,
     Held,
     Ledger,
-    Limits,
     Spending,
     Terms,
     agreed,
@@ -24,6 +24,7 @@ from shared.events import (
     BudgetSpent,
     DeadlinePassed,
     LedgerExtended,
+    LimitRaised,
 )
 from shared.events.base import derived_event_id
 from shared.events.ids import ClientId, RoundId
@@ -35,7 +36,7 @@ LEDGER = "ledger"
 EXPIRED = "reservations.expired"
 
 
-async def on_budget_requested(event: BudgetRequested, unit: UnitOfWork, settings: AccountantSettings) -> None:
+async def on_budget_requested(event: BudgetRequested, unit: UnitOfWork, context: Accounting) -> None:
     """Reserve for the whole cohort in one transaction; a repeat returns the same reservations."""
     # The job's terms are locked before anything else of the job is read: replicas take turns.
     terms = await unit.find(Terms, event.job_id)
@@ -50,7 +51,7 @@ async def on_budget_requested(event: BudgetRequested, unit: UnitOfWork, settings
     ]
     asking = sorted({client_id for client_id in event.clients if client_id not in known})
     if asking:
-        granted, denied = await _decide_all(event, terms, asking, unit, settings)
+        granted, denied = await _decide_all(event, terms, asking, unit, context)
         refused += [LeftOut(client_id=name, reason=one.reason) for name, one in denied.items()]
         for client_id, decision in granted.items():
             held[client_id] = await _reserve(event, client_id, decision, unit)
@@ -68,7 +69,7 @@ async def on_budget_requested(event: BudgetRequested, unit: UnitOfWork, settings
     )
 
 
-async def on_budget_spent(event: BudgetSpent, unit: UnitOfWork, settings: AccountantSettings) -> None:
+async def on_budget_spent(event: BudgetSpent, unit: UnitOfWork, context: Accounting) -> None:
     """Commit what was used; what provably never left the client returns to its budget."""
     await unit.find(Terms, event.job_id)  # the lock, as above
     held = await unit.find(Held, event.round_id, event.client_id)
@@ -81,13 +82,13 @@ async def on_budget_spent(event: BudgetSpent, unit: UnitOfWork, settings: Accoun
         spending = in_job.spending.minus(unused)
         in_job = in_job.replace(spending=spending)
         if in_job.running_low:
-            in_job = _warned(in_job, spending.epsilon(held.delta), held.epsilon_limit, settings)
+            in_job = _warned(in_job, spending.epsilon(held.delta), held.epsilon_limit, context)
         await unit.save(in_job)
         await unit.save(overall.replace(spending=overall.spending.minus(unused)))
     await _record(_standing(settled, in_job.spending), unit)
 
 
-async def on_deadline(event: DeadlinePassed, unit: UnitOfWork, settings: AccountantSettings) -> None:
+async def on_deadline(event: DeadlinePassed, unit: UnitOfWork, context: Accounting) -> None:
     """Whatever nobody reported in time is spent: it may have been released."""
     round_id: RoundId = event.subject[0]
     reservations = await unit.select(Held, round_id)
@@ -111,53 +112,52 @@ async def _decide_all(
     known: Terms | None,
     asking: Iterable[ClientId],
     unit: UnitOfWork,
-    settings: AccountantSettings,
+    context: Accounting,
 ) -> tuple[dict[ClientId, Granted], dict[ClientId, Denied]]:
     """Decide for each client, in order, and save the terms and ledgers that result."""
     terms = agreed(known, Terms(job_id=event.job_id, epsilon=event.epsilon, delta=event.delta))
     if isinstance(terms, Denied):
         return {}, dict.fromkeys(asking, terms)
-    if event.epsilon > settings.largest_epsilon or event.delta > settings.largest_delta:
-        reason = (
-            f"epsilon {event.epsilon:g} at delta {event.delta:g} is over this federation's limit of "
-            f"{settings.largest_epsilon:g} at {settings.largest_delta:g}"
-        )
-        return {}, dict.fromkeys(asking, Denied(reason))
     await unit.save(terms)
-    limits = Limits(terms.epsilon, terms.delta, settings.client_epsilon, settings.largest_delta)
+    ceilings = await limits.ceilings(unit, context.settings)
     in_job = await _in_job(event.job_id, unit)
     granted: dict[ClientId, Granted] = {}
     denied: dict[ClientId, Denied] = {}
     # Other jobs lock these rows too, and all in the order of `asking`: nobody waits in a circle.
     for client_id in asking:
-        mine = in_job.get(client_id) or Ledger(job_id=event.job_id, client_id=client_id)
+        bounds = limits.bounds(terms, client_id, event.records.get(client_id), ceilings)
+        if isinstance(bounds, Denied):
+            denied[client_id] = bounds
+            continue
+        before = in_job.get(client_id) or Ledger(job_id=event.job_id, client_id=client_id)
         overall = await unit.find(Ledger, "client", client_id) or Ledger(job_id="", client_id=client_id)
-        decision = decide(mine.spending, overall.spending, event.mechanism, limits)
+        decision = decide(before.spending, overall.spending, event.mechanism, bounds)
         if isinstance(decision, Denied):
             denied[client_id] = decision
             continue
         granted[client_id] = decision
-        warned = mine.running_low
-        mine = _warned(
-            mine.replace(spending=decision.in_job), decision.epsilon_after, limits.epsilon, settings
-        )
+        mine = before.replace(spending=decision.in_job)
+        mine = in_job[client_id] = _warned(mine, decision.epsilon_after, bounds.epsilon, context)
         await unit.save(mine)
         await unit.save(overall.replace(spending=decision.overall))
-        if mine.running_low and not warned:
-            unit.publish(
-                BudgetRunningLow(
-                    job_id=event.job_id,
-                    client_id=client_id,
-                    epsilon=decision.epsilon_after,
-                    epsilon_limit=limits.epsilon,
-                )
-            )
+        if mine.running_low and not before.running_low:
+            unit.publish(_running_low(mine, decision))
+    metrics.show(terms, in_job.values(), ceilings, context.telemetry)
     return granted, denied
 
 
-def _warned(ledger: Ledger, epsilon: float, limit: float, settings: AccountantSettings) -> Ledger:
+def _running_low(ledger: Ledger, granted: Granted) -> BudgetRunningLow:
+    return BudgetRunningLow(
+        job_id=ledger.job_id,
+        client_id=ledger.client_id,
+        epsilon=granted.epsilon_after,
+        epsilon_limit=granted.limits.epsilon,
+    )
+
+
+def _warned(ledger: Ledger, epsilon: float, limit: float, context: Accounting) -> Ledger:
     """With whether the warning line is passed, so that each crossing warns once."""
-    return ledger.replace(running_low=epsilon >= settings.warn_at * limit)
+    return ledger.replace(running_low=epsilon >= context.settings.warn_at * limit)
 
 
 def _standing(held: Held, in_job: Spending) -> Held:
@@ -175,9 +175,9 @@ async def _reserve(event: BudgetRequested, client_id: ClientId, granted: Granted
         client_id=client_id,
         mechanism=event.mechanism,
         epsilon_after=granted.epsilon_after,
-        epsilon_rdp_after=granted.in_job.epsilon(event.delta, "rdp"),
-        epsilon_limit=event.epsilon,
-        delta=event.delta,
+        epsilon_rdp_after=granted.in_job.epsilon(granted.limits.delta, "rdp"),
+        epsilon_limit=granted.limits.epsilon,
+        delta=granted.limits.delta,
         expires_at=event.expires_at,
     )
     await unit.save(held)
@@ -237,8 +237,9 @@ def _as_value(held: Held) -> Reservation:
     )
 
 
-HANDLERS: Handlers[AccountantSettings] = {
+HANDLERS: Handlers[Accounting] = {
     BudgetRequested: on_budget_requested,
     BudgetSpent: on_budget_spent,
     DeadlinePassed: on_deadline,
+    LimitRaised: limits.on_limit_raised,
 }

@@ -101,10 +101,10 @@ class Held(State):
 
 @dataclass(frozen=True)
 class Limits:
-    """The ceilings of one request.
+    """The ceilings of one client in one request.
 
     Attributes:
-        epsilon, delta: of the job.
+        epsilon, delta: of the client in the job.
         client_epsilon, client_delta: of the client over all its jobs.
     """
 
@@ -120,7 +120,7 @@ class Granted:
 
     in_job: Spending
     overall: Spending
-    epsilon_before: float
+    limits: Limits
     epsilon_after: float
 
 
@@ -158,7 +158,7 @@ def decide(in_job: Spending, overall: Spending, asked: PoissonGaussian, limits: 
             f"over all jobs epsilon would be {overall_epsilon:.3f} at delta {limits.client_delta:g}, "
             f"limit {limits.client_epsilon:g}"
         )
-    return Granted(job_after, overall_after, before, epsilon_after)
+    return Granted(job_after, overall_after, limits, epsilon_after)
 
 
 def settle(held: Held, steps: int) -> tuple[Held, PoissonGaussian | None]:

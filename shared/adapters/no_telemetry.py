@@ -40,6 +40,9 @@ class NoTelemetry:
     def count(self, name: str, value: float = 1, **attributes: str) -> None:
         """See the port."""
 
+    def gauge(self, name: str, value: float, **attributes: str) -> None:
+        """See the port."""
+
     def observe(self, name: str, value: float, **attributes: str) -> None:
         """See the port."""
 

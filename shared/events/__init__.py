@@ -24,7 +24,7 @@ from shared.events.coordinator import (
     RoundStarted,
     SessionRequested,
 )
-from shared.events.gateway import JobCancelled, JobSubmitted
+from shared.events.gateway import JobCancelled, JobSubmitted, LimitRaised
 from shared.events.robust_aggregator import UpdateAggregated
 from shared.events.secure_aggregation import GroupFailed, GroupSummed, SessionOpened
 
@@ -52,6 +52,7 @@ __all__ = [
     "JobRefused",
     "JobSubmitted",
     "LedgerExtended",
+    "LimitRaised",
     "RoundAborted",
     "RoundClosed",
     "RoundCompleted",

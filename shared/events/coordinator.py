@@ -48,6 +48,7 @@ class BudgetRequested(Event, type="budget.requested.v1"):
     epsilon: PositiveFloat
     delta: PositiveFloat
     expires_at: Timestamp  # not reported by then counts as spent
+    records: dict[ClientId, int] = {}  # declared counts, of those clients whose count is known
 
 
 class SessionRequested(Event, type="session.requested.v1"):

@@ -1,7 +1,12 @@
 """What people ask for, published by the gateway."""
 
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from shared.core.privacy.limits import LimitName, possible
 from shared.events.base import Event
-from shared.events.ids import JobId
+from shared.events.ids import ClientId, JobId
 from shared.job.specification import JobSpecification
 
 
@@ -18,3 +23,22 @@ class JobCancelled(Event, type="job.cancelled.v1"):
 
     job_id: JobId
     reason: str = ""
+
+
+Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000)]
+
+
+class LimitRaised(Event, type="limit.raised.v1"):
+    """An administrator raises a limit of the accountant, for everyone or for one client, and says why."""
+
+    limit: LimitName
+    client_id: ClientId | None = None
+    value: Annotated[float, Field(gt=0)]
+    reason: Sentence
+    raised_by: Sentence
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not possible(self.limit, self.value):
+            raise ValueError(f"{self.limit} cannot be {self.value:g}")
+        return self

@@ -44,11 +44,13 @@ EXAMPLES = (
     DeadlinePassed(name="round", subject=("job-1", "1")),
     events.JobSubmitted(**IN_JOB, specification=JOB, submitted_by="op"),
     events.JobCancelled(**IN_JOB, reason="stop"),
+    events.LimitRaised(limit="client-epsilon", **ALICE, value=12.0, reason="agreed with her", raised_by="op"),
     events.JobAccepted(**IN_JOB, specification=JOB, noise_multiplier=1.5, accepted_at=AT),
     events.JobRefused(**IN_JOB, field="privacy.epsilon", reason="too large", remedy="set 10"),
     events.JobAnnounced(**ALICE, **IN_JOB, specification=JOB, noise_multiplier=1.5),
     events.BudgetRequested(
-        **IN_ROUND, clients=("alice",), mechanism=MECHANISM, planned_rounds=3, epsilon=8.0, delta=1e-5, expires_at=AT
+        **IN_ROUND, clients=("alice",), mechanism=MECHANISM, planned_rounds=3, epsilon=8.0, delta=1e-5, expires_at=AT,
+        records={"alice": 9},
     ),
     events.SessionRequested(
         **IN_GROUP, members={"alice": b"k" * 32}, layout_sha256=DIGEST, dimension=8, min_uploads=1, deadline=AT

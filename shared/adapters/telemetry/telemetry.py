@@ -13,6 +13,7 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import Counter, Histogram
+from opentelemetry.metrics import _Gauge as Gauge
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -93,6 +94,7 @@ class OpenTelemetry:
         self._meter = self._meters.get_meter(SCOPE)
         self._ids = RandomIdGenerator()
         self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
         self._open = True
 
@@ -185,6 +187,12 @@ class OpenTelemetry:
         if name not in self._counters:
             self._counters[name] = self._meter.create_counter(name, unit=_unit(name))
         self._counters[name].add(value, attributes)
+
+    def gauge(self, name: str, value: float, **attributes: str) -> None:
+        """See the port."""
+        if name not in self._gauges:
+            self._gauges[name] = self._meter.create_gauge(name, unit=_unit(name))
+        self._gauges[name].set(value, attributes)
 
     def observe(self, name: str, value: float, **attributes: str) -> None:
         """See the port."""
