@@ -13,6 +13,7 @@ from fedlora.console import complain
 from fedlora.demo import demo
 from fedlora.faults import EXIT_MISTAKE, EXIT_TROUBLE, Fault
 from fedlora.jobs import AsJson, GatewayUrl, JobName
+from fedlora.plan import plan
 from fedlora.up import up
 from fedlora.workers import worker
 from shared.errors import FedloraError, Refused
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.add_typer(jobs.app, name="job")
 app.add_typer(ledger.app, name="ledger")
 app.command()(demo)
+app.command()(plan)
 app.command()(up)
 app.command()(worker)
 
