@@ -17,7 +17,7 @@ ONE = 2**128  # the probability 1, in units of 2^-128
 LOW_WORD = 2**64 - 1
 TAIL_BITS = 140  # mass beyond the table: at most 2^-140
 MAX_ENTRIES = 2**20
-ARITHMETIC = decimal.Context(prec=80)  # 2^20 roundings cost 1e-73 at most; a unit is 3e-39
+ARITHMETIC = decimal.Context(prec=80)  # roundings add up to 1e-67 at most; a unit is 3e-39
 
 
 @dataclass(frozen=True)
