@@ -4,6 +4,7 @@ import asyncio
 
 from services.coordinator.context import Coordination
 from services.coordinator.jobs import announce
+from services.coordinator.limits import largest_delta_times_records
 from services.coordinator.rounds import advance
 from services.coordinator.state import Client, Job, registered, with_declined, with_ready
 from shared.errors import Stale
@@ -35,7 +36,8 @@ async def on_client_ready(event: ClientReady, unit: UnitOfWork, context: Coordin
     if not job.active:
         raise Stale("the job has ended")
     await context.seen(event.client_id)
-    job = await asyncio.to_thread(with_ready, job, event)  # accounting takes a second when it is new
+    largest = await largest_delta_times_records(event.client_id, unit)
+    job = await asyncio.to_thread(with_ready, job, event, largest)  # accounting takes a second when it is new
     await unit.save(job)
     if not job.round_id:
         await advance(job, unit, context)

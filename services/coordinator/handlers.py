@@ -1,6 +1,6 @@
 """The coordinator's table: which function handles which event."""
 
-from services.coordinator import clients, jobs, rounds
+from services.coordinator import clients, jobs, limits, rounds
 from services.coordinator.context import Coordination
 from shared.errors import Rejected
 from shared.events import (
@@ -14,6 +14,7 @@ from shared.events import (
     GroupFailed,
     JobCancelled,
     JobSubmitted,
+    LimitRaised,
     RoundAborted,
     RoundCompleted,
     SessionOpened,
@@ -46,5 +47,6 @@ HANDLERS: Handlers[Coordination] = {
     UpdateAggregated: rounds.on_update_aggregated,
     RoundCompleted: rounds.on_round_completed,
     RoundAborted: rounds.on_round_aborted,
+    LimitRaised: limits.on_limit_raised,
     DeadlinePassed: on_deadline_passed,
 }

@@ -76,6 +76,7 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
             epsilon=job.specification.privacy.epsilon,
             delta=job.specification.privacy.delta,
             expires_at=expires_at,
+            records={name: job.records[name] for name in round_.cohort if name in job.records},
         ),
         round_,
         unit,

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime
 
+from shared.core.privacy.limits import UNRAISED
 from shared.errors import Rejected
 from shared.events import ClientJoined, ClientReady
 from shared.events.values import BlobRef, Layout, LeftOut, PoissonGaussian, Reservation
@@ -35,6 +36,7 @@ class Job(State):
 
     Attributes:
         ready: client -> digest of the layout it can train.
+        records: client -> its declared record count.
         layouts: digest -> layout, of those that were offered.
         left_out: clients without part in the job, and why.
         number: of the latest round; 0 before the first.
@@ -50,6 +52,7 @@ class Job(State):
     phase: Literal["gathering", "running", "ended", "refused"] = "gathering"
     announced: tuple[str, ...] = ()
     ready: dict[str, str] = {}
+    records: dict[str, int] = {}
     layouts: dict[str, Layout] = {}
     left_out: dict[str, str] = {}
     layout: Layout | None = None
@@ -119,11 +122,13 @@ def registered(client: Client | None, event: ClientJoined, now: AwareDatetime) -
     return Client(client_id=event.client_id, verify_key=event.verify_key, joined_at=now)
 
 
-def with_ready(job: Job, event: ClientReady) -> Job:
-    """The job once a client has said that it can take part."""
+def with_ready(
+    job: Job, event: ClientReady, delta_times_records: float = UNRAISED["delta-times-records"]
+) -> Job:
+    """The job once a client has said that it can take part; delta times its records is limited."""
     digest, client = event.layout.sha256, event.client_id
     left_out = {name: reason for name, reason in job.left_out.items() if name != client}
-    reasons = [str(refusal) for refusal in refusals(job.specification, event.records)]
+    reasons = [str(refusal) for refusal in refusals(job.specification, event.records, delta_times_records)]
     if reasons:
         left_out[client] = reasons[0]
     elif job.layout is not None and digest != job.layout.sha256:
@@ -131,6 +136,7 @@ def with_ready(job: Job, event: ClientReady) -> Job:
     return job.replace(
         ready={**job.ready, client: digest},
         layouts={**job.layouts, digest: event.layout},
+        records={**job.records, client: event.records},
         left_out=left_out,
     )
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from shared.core.privacy import Mechanism, epsilon, noise_multiplier_for
+from shared.core.privacy.limits import UNRAISED
 from shared.errors import FedloraError, Refused
 from shared.job.specification import JobSpecification, Privacy, Task
 
@@ -11,7 +12,11 @@ DEFAULT_QUANTILE = Privacy.model_fields["clip_quantile"].default
 Rule = Callable[[JobSpecification], Iterator[Refused]]
 
 
-def refusals(specification: JobSpecification, records: int | None = None) -> tuple[Refused, ...]:
+def refusals(
+    specification: JobSpecification,
+    records: int | None = None,
+    delta_times_records: float = UNRAISED["delta-times-records"],
+) -> tuple[Refused, ...]:
     """Everything that makes the job impossible; empty when it can run.
 
     Pure: the command line, the gateway and the coordinator ask the same question.
@@ -19,10 +24,11 @@ def refusals(specification: JobSpecification, records: int | None = None) -> tup
     Args:
         specification: the job, each setting valid by itself.
         records: the smallest declared record count of a client, where it is known.
+        delta_times_records: what delta times that count may be.
     """
     found = [refusal for rule in RULES for refusal in rule(specification)]
     if records is not None:
-        found += _delta_for(specification, records)
+        found += _delta_for(specification, records, delta_times_records)
     return tuple(found)
 
 
@@ -160,14 +166,14 @@ def _noise(job: JobSpecification) -> Iterator[Refused]:
     )
 
 
-def _delta_for(job: JobSpecification, records: int) -> Iterator[Refused]:
+def _delta_for(job: JobSpecification, records: int, product: float) -> Iterator[Refused]:
     """delta well below 1/n, or publishing a few records outright would count as private."""
-    limit = 1 / (10 * max(records, 1))
-    if job.privacy.delta > limit:
+    limit = product / max(records, 1)
+    if job.privacy.delta > limit * (1 + 1e-9):
         nearest = 10.0 ** math.floor(math.log10(limit))
         yield Refused(
             "privacy.delta",
-            f"{job.privacy.delta:g} is above 1 / (10 x {records} records) = {limit:.2g}",
+            f"{job.privacy.delta:g} is above 1 / ({1 / product:g} x {records} records) = {limit:.2g}",
             f"set privacy.delta: {nearest:g}",
         )
 

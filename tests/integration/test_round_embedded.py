@@ -134,6 +134,15 @@ async def test_a_job_ends_when_the_budget_no_longer_covers_a_round(tmp_path):
         await fed.until(RoundAborted)
 
 
+async def test_the_accountant_holds_delta_against_each_clients_declared_records(tmp_path):
+    strict = AccountantSettings(largest_delta_times_records=49 * 1e-5)  # each client declares 50
+    async with federation(tmp_path, THREE, accountant=strict) as fed:
+        await fed.submit(specification(privacy={"noise_multiplier": 5.0, "delta": 1e-5}))
+        (ended,) = await fed.until(JobEnded)
+        assert ended.outcome == "budget-exhausted"
+        assert "x 50 declared records" in ended.reason
+
+
 async def test_two_jobs_run_at_once(tmp_path):
     async with federation(tmp_path, THREE) as fed:
         await fed.submit(specification(), "one", "s1")

@@ -1,6 +1,7 @@
 """The limits of a federation: what they refuse, who may raise them, and the log that says so."""
 
 import json
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -10,6 +11,9 @@ from pydantic import ValidationError
 from services.accountant.limits import AUDIT, Ceilings, bounds, record_configuration
 from services.accountant.settings import AccountantSettings
 from services.accountant.state import Denied, Limits, Terms
+from services.coordinator.limits import largest_delta_times_records, on_limit_raised
+from services.coordinator.state import with_ready
+from shared.adapters.database import open_units
 from shared.adapters.telemetry import OpenTelemetry
 from shared.core.privacy import Mechanism, epsilon
 from shared.core.privacy.ledger import LedgerLine, verify
@@ -17,7 +21,8 @@ from shared.core.privacy.limits import LimitChange, in_force
 from shared.errors import Stale
 from shared.events import BudgetRefused, BudgetRequested, BudgetReserved, BudgetRunningLow, LimitRaised
 from shared.events.base import decode, encode, pack, unpack
-from tests.accountant_at_work import START, Accountant, Crash, report, request
+from tests.accountant_at_work import START, Accountant, Crash, SetClock, report, request
+from tests.unit.test_rounds import job_of, ready
 
 DELTA = 1e-5
 TERMS = Terms(job_id="j", epsilon=8, delta=DELTA)
@@ -281,3 +286,27 @@ async def test_a_jobs_gauges_tell_what_is_spent_and_left_and_name_no_client(tmp_
     assert [attributes for _, attributes, _ in points] == [{"job_id": "j"}] * 4
     telemetry.shutdown()
     await accountant.units.close()
+
+
+def test_the_coordinator_leaves_out_a_client_whose_records_are_too_many_for_the_jobs_delta():
+    job = with_ready(job_of(), ready("a").model_copy(update={"records": 20_000}))
+    assert "privacy.delta" in job.left_out["a"]
+    assert job.records == {"a": 20_000}
+    assert with_ready(job, ready("a").model_copy(update={"records": 20_000}), 0.2).left_out == {}
+
+
+async def test_the_coordinator_heeds_a_raise_for_everyone_or_for_one_client(tmp_path):
+    units = await open_units(f"sqlite:///{tmp_path}/c.db", "coordinator", SetClock(), lambda: "")
+    for event in (
+        raised("delta-times-records", 0.2),
+        raised("delta-times-records", 0.5, "a"),
+        raised("delta-times-records", 0.3, "a"),
+        raised("epsilon", 12.0),
+    ):
+        with suppress(Stale):
+            async with units.begin() as unit:
+                await on_limit_raised(event, unit, None)
+    async with units.begin() as unit:
+        found = [await largest_delta_times_records(name, unit) for name in ("a", "b")]
+    assert found == [0.5, 0.2]
+    await units.close()
