@@ -23,7 +23,6 @@ from fedlora.faults import Fault, trouble
 from fedlora.ledger import in_one_line, require_intact
 from fedlora.processes import keep_running
 from fedlora.report import Metric, ReportInput, render_report
-from fedlora.statement import statements
 from fedlora.up import MEMORY_BUS, children
 from fedlora.watching import watch_job
 from fedlora.workers import require_worker_packages
@@ -158,7 +157,6 @@ def finish(prepared: Demo, endpoints: Endpoints, job: dict[str, Any]) -> None:
     report = ReportInput(
         job=job,
         metric=metric,
-        statements=statements(job),
         ledger=in_one_line(verdict),
         traces=_traces(endpoints.traces_path, job),
         data=prepared.data.description,

@@ -239,7 +239,7 @@ def _say_nearby(found: Plan) -> None:
     rows = table("the same job with", "least noise multiplier", "noise on a batch's average")
     for one in found.nearby:
         name = f"{one.setting}: {one.value:g}" if one.setting else "nothing changed"
-        change = f"{one.of_average - 1:+.0%}" if one.setting else ""
+        change = f"{one.of_average - 1:+.0%}".replace("-0%", "+0%") if one.setting else ""
         rows.add_row(name, f"{one.noise_multiplier:g}", change)
     out.print(rows)
 

@@ -1,6 +1,6 @@
 """The report of one job: a single HTML file that needs nothing beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -40,14 +40,12 @@ class ReportInput:
 
     Attributes:
         job: the gateway's answer to GET /jobs/{id}.
-        statements: the guarantee in words, one sentence or paragraph each.
         ledger: what verifying the ledger found, one line.
         traces: round id to an inline SVG of its spans.
     """
 
     job: Mapping[str, Any]
     metric: Metric | None
-    statements: Sequence[str]
     ledger: str
     traces: Mapping[str, str]
     data: str
@@ -71,7 +69,6 @@ def render_report(source: ReportInput) -> str:
         else "",
         epsilon_plot=Markup(_epsilon_plot(job)),  # noqa: S704 - plots escape every text they are given
         timing_plot=Markup(bars(round_seconds(job), "s")),  # noqa: S704 - as above
-        statements=source.statements,
         ledger=source.ledger,
         traces={name: Markup(svg) for name, svg in source.traces.items()},  # noqa: S704 - as above
         settings=_settings(job["specification"] or {}),

@@ -12,13 +12,14 @@ from shared.job.specification import JobSpecification, Task
 PREFIX = "base_model.model."
 
 
-def zipped_adapter(specification: JobSpecification, layout: Layout, trained: bytes) -> bytes:
+def zipped_adapter(specification: JobSpecification, layout: Layout, trained: bytes, card: str) -> bytes:
     """Trained tensors, and the frozen ones that everybody derives from the job's seed, as PEFT files.
 
     Args:
         specification: the job.
         layout: every tensor of the adapter, trained or not.
         trained: safetensors of the trained ones.
+        card: README.md of the folder.
     """
     tensors = from_safetensors(trained)
     for tensor in layout.tensors:
@@ -29,6 +30,7 @@ def zipped_adapter(specification: JobSpecification, layout: Layout, trained: byt
     content = io.BytesIO()
     with tempfile.TemporaryDirectory() as name:
         write_peft_adapter(Path(name), peft_config(specification, layout), tensors)
+        (Path(name) / "README.md").write_text(card, encoding="utf-8")
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(Path(name).iterdir()):
                 archive.write(file, file.name)

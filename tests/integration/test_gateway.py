@@ -6,18 +6,25 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 
+from fedlora.export import unzip
+from fedlora.report import ReportInput, render_report
+from services.accountant.context import Accounting
 from services.accountant.handlers import HANDLERS as ACCOUNTANT
 from services.accountant.settings import AccountantSettings
 from services.gateway.__main__ import build, gateway_of
 from services.gateway.api import create_app
 from services.gateway.settings import GatewaySettings
 from shared.adapters.infrastructure import Endpoints, open_infrastructure
+from shared.adapters.no_telemetry import NoTelemetry
+from shared.core.lora import to_safetensors
 from shared.core.privacy import Mechanism, epsilon
 from shared.core.privacy.ledger import verify
 from shared.events import (
@@ -35,7 +42,7 @@ from shared.events import (
     RoundCompleted,
     RoundOpened,
 )
-from shared.events.values import BlobRef, LeftOut
+from shared.events.values import BlobRef, Layout, LeftOut, TensorSpec
 from shared.job.loading import validate_job
 from shared.ports import Delivery
 from shared.service import queue_for
@@ -227,7 +234,7 @@ async def write_ledger(gateway, jobs) -> None:
     async def write(unit) -> None:
         rounds = [request(number, ("a",), job, epsilon=10.0) for number, job in enumerate(jobs)]
         for one in rounds:
-            await ACCOUNTANT[type(one)](one, unit, AccountantSettings())
+            await ACCOUNTANT[type(one)](one, unit, Accounting(AccountantSettings(), NoTelemetry()))
 
     await gateway.service.transact(write)
 
@@ -258,6 +265,42 @@ async def test_a_job_without_an_adapter_says_so(gateway):
     answer = await gateway.http.get("/jobs/job-1/adapter")
     assert answer.status_code == 409
     assert "no adapter yet" in answer.json()["detail"]
+
+
+async def test_the_guarantee_reads_the_same_in_the_api_the_report_and_the_model_card(gateway, tmp_path):
+    tensors = {
+        "base_model.model.q.lora_A.weight": np.ones((4, 8)),
+        "base_model.model.q.lora_B.weight": np.ones((8, 4)),
+    }
+    layout = Layout(
+        tensors=[TensorSpec(name=name, shape=of.shape, trainable=True) for name, of in tensors.items()]
+    )
+    adapter = await gateway.service.infrastructure.blobs.put(to_safetensors(tensors))
+    await gateway.tell(
+        ACCEPTED,
+        completed(1),
+        ledger_line(1, 1.0),
+        ENDED.model_copy(update={"adapter": adapter, "layout": layout}),
+    )
+    job = await gateway.shows("/jobs/job-1", lambda seen: seen["adapter"] is not None and seen["budgets"])
+    said = job["statement"]
+    assert "any client has spent is 1.000" in said["plain"]
+    assert "Unit: one record" in said["formal"]
+    assert "of 1 completed rounds" in said["formal"]
+
+    unzip((await gateway.http.get("/jobs/job-1/adapter")).content, tmp_path / "adapter")
+    card = (tmp_path / "adapter" / "README.md").read_text("utf-8")
+    report = unescape(render_report(ReportInput(job, None, "", {}, "", NOW)))
+    for text in (card, report):
+        assert said["plain"] in text
+        assert said["formal"] in text
+    assert "`job-1`" in card
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "peft"
+
+
+async def test_a_job_that_was_not_accepted_yet_has_no_statement(gateway):
+    job_id = (await gateway.http.post("/jobs", content=JOB)).json()["job_id"]
+    assert (await gateway.http.get(f"/jobs/{job_id}")).json()["statement"] is None
 
 
 async def test_what_was_shown_before_a_restart_is_shown_after_it(tmp_path):

@@ -7,7 +7,6 @@ from html.parser import HTMLParser
 import pytest
 
 from fedlora.report import Metric, ReportInput, epsilon_by_round, render_report, round_seconds
-from fedlora.statement import statements
 from fedlora.waterfall import waterfall_svg
 
 HOSTILE = "<script>alert(1)</script>"
@@ -18,6 +17,7 @@ def job() -> dict:
     return {
         "job_id": "job-1", "name": "chat", "status": "completed", "reason": "", "rounds_completed": 1,
         "rounds_planned": 2, "noise_multiplier": 0.7,
+        "statement": {"plain": "In plain words: 1 < 2.", "formal": "In formal terms."},
         "specification": {
             "name": "chat",
             "privacy": {"epsilon": 8.0, "delta": 1e-5, "clip_norm": 1.0, "sampling_rate": 0.1},
@@ -40,7 +40,7 @@ def job() -> dict:
 
 def report(**changes) -> str:
     source = {
-        "job": job(), "metric": Metric("perplexity", 91.0, 52.5, 80), "statements": statements(job()),
+        "job": job(), "metric": Metric("perplexity", 91.0, 52.5, 80),
         "ledger": "3 entries, chain intact", "traces": {"job-1-r1": waterfall_svg([])}, "data": HOSTILE,
         "made_at": datetime(2026, 1, 1, tzinfo=UTC), **changes,
     }  # fmt: skip
@@ -85,8 +85,9 @@ def test_every_tag_is_closed():
 
 
 def test_a_job_without_figures_has_a_report_too():
-    empty = {**job(), "rounds": [], "budgets": [], "noise_multiplier": None, "specification": None}
-    assert "job-1" in report(job=empty, metric=None, statements=statements(empty), traces={})
+    nothing = {"noise_multiplier": None, "specification": None, "statement": None}
+    empty = {**job(), "rounds": [], "budgets": [], **nothing}
+    assert "job-1" in report(job=empty, metric=None, traces={})
 
 
 def test_epsilon_starts_at_nothing_and_rounds_without_an_end_take_no_time():
@@ -102,7 +103,7 @@ def test_better_means_lower_perplexity_or_higher_accuracy(name, before, after, b
     assert Metric(name, before, after, 1).better is better
 
 
-def test_the_statement_names_unit_adjacency_accountant_and_the_planned_epsilon():
-    text = " ".join(statements(job()))
-    for wanted in ("one record", "adding or removing", "PLD", "RDP", "disjoint", "rate q = 0.1"):
-        assert wanted in text
+def test_the_guarantee_is_there_in_plain_words_and_in_formal_terms():
+    text = report()
+    assert "<blockquote>In plain words: 1 &lt; 2.</blockquote>" in text
+    assert "<blockquote>In formal terms.</blockquote>" in text

@@ -74,7 +74,7 @@ def test_the_planned_steps_are_taken_and_the_adapter_loads(data, tmp_path, monke
     names = [t.name for t in prepared.layout.trainable]
     shapes = [(t.name, t.shape) for t in prepared.layout.trainable]
     after = unflatten(flatten(work.adapter, names) + result.update, shapes)
-    content = zipped_adapter(specification, prepared.layout, to_safetensors(after))
+    content = zipped_adapter(specification, prepared.layout, to_safetensors(after), "card")
     zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path / "adapter")
     source = locate("minilm", default_cache()).name
     base = AutoModelForSequenceClassification.from_pretrained(source, num_labels=2, dtype=torch.float32)

@@ -1,10 +1,10 @@
 """A job's guarantee in words: one paragraph for people, one in formal terms."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.core.privacy.accountants import epsilon
-from shared.core.privacy.mechanisms import Mechanism
+from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _plain(terms: Terms) -> str:
 
 def _formal(terms: Terms) -> str:
     a_round = terms.a_round
-    plan = [Mechanism(a_round.sampling_rate, a_round.noise_multiplier, a_round.steps * terms.rounds_planned)]
+    plan = [replace(a_round, steps=a_round.steps * terms.rounds_planned)]
     pld, rdp = epsilon(plan, terms.delta), epsilon(plan, terms.delta, "rdp")
     secure = (
         "Secure aggregation: none, the aggregator opens each update"
@@ -81,15 +81,27 @@ def _formal(terms: Terms) -> str:
         f"completed rounds and choose later rounds from them; a client's own computer is trusted with its "
         f"data. For each client k the view is (epsilon_k, {terms.delta:g})-differentially private with "
         f"epsilon_k as the ledger states it, at most {terms.epsilon_limit:g}; a round is refused before it "
-        f"runs if it would pass that. Mechanism: {a_round.steps} steps a round, each a sum of per-record "
-        f"gradients clipped to L2 norm C = {terms.clip_norm:g} over a Poisson sample of rate q = "
-        f"{a_round.sampling_rate:g}, plus Gaussian noise of {a_round.noise_multiplier:g} C. Accountant: PLD "
+        f"runs if it would pass that. Mechanism: {_mechanism(terms)}. Accountant: PLD "
         f"(the plan of {terms.rounds_planned} rounds: {_up(pld)}), cross-checked by RDP ({_up(rdp)}). "
         f"Assumptions: the sample is secret and drawn independently at each step; the record count that "
         f"scales the sum is a constant its owner declared, public and not protected; clients hold disjoint "
         f"records, so the federation's figure is the largest epsilon_k; noise comes "
         f"from a cryptographic source in double precision, rounded to a grid, which the analysis treats as "
         f"real numbers. {secure}. Choosing clients amplifies nothing."
+    )
+
+
+def _mechanism(terms: Terms) -> str:
+    a_round, start = terms.a_round, f"C = {terms.clip_norm:g}"
+    sampled = f"over a Poisson sample of rate q = {a_round.sampling_rate:g}, plus Gaussian noise of"
+    summed = f"{a_round.steps} steps a round, each a sum of per-record gradients clipped to L2 norm"
+    if not isinstance(a_round, AdaptiveClipping):
+        return f"{summed} {start} {sampled} {a_round.noise_multiplier:g} C"
+    return (
+        f"{summed} C {sampled} {a_round.gradient_noise_multiplier:.4g} C; {start} at first and then follows "
+        f"the noisy share of records that are not clipped, released from the same sample with noise "
+        f"multiplier {a_round.bits_noise_multiplier:.4g}; both are charged as one Gaussian query of noise "
+        f"multiplier {a_round.noise_multiplier:g}"
     )
 
 
