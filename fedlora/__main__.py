@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fedlora import jobs, ledger
+from fedlora import jobs, ledger, limits
 from fedlora.api_client import DEFAULT_URL
 from fedlora.console import complain
 from fedlora.demo import demo
@@ -47,6 +47,7 @@ app = typer.Typer(
 )
 app.add_typer(jobs.app, name="job")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(limits.app, name="limits")
 app.command()(demo)
 app.command()(plan)
 app.command()(up)

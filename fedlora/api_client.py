@@ -83,6 +83,27 @@ class GatewayClient:
             if not after:
                 return text
 
+    def limits(self) -> list[dict[str, Any]]:
+        """Each limit in force, with the entry of the log that set it."""
+        return list(self._ask("GET", "/limits").json())
+
+    def raise_limit(
+        self, limit: str, value: float, client_id: str, reason: str, raised_by: str
+    ) -> dict[str, Any]:
+        """Ask for a higher limit, of everyone where `client_id` is empty; the old and the new value."""
+        body = {
+            "limit": limit,
+            "value": value,
+            "client_id": client_id or None,
+            "reason": reason,
+            "raised_by": raised_by,
+        }
+        return dict(self._ask("POST", "/limits", json=body).json())
+
+    def limits_log(self) -> str:
+        """Every change of a limit as JSON lines."""
+        return self._ask("GET", "/limits/log").text
+
     def adapter(self, job_id: str) -> bytes:
         """A zip of the adapter's folder."""
         return self._ask("GET", f"/jobs/{job_id}/adapter").content

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 LimitName = Literal["epsilon", "delta", "delta-times-records", "client-epsilon"]
 NAMES: tuple[LimitName, ...] = get_args(LimitName)
-MEANING: Mapping[LimitName, str] = {
+MEANING: Mapping[str, str] = {
     "epsilon": "epsilon of one job",
     "delta": "delta of one job",
     "delta-times-records": "delta times a client's declared records",
