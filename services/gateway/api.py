@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
@@ -17,6 +17,7 @@ from services.gateway.limits import limits_router
 from services.gateway.problems import install
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import BudgetView, ClientView, JobView
+from services.gateway.statement import model_card, statement_of
 from shared.events import JobCancelled, JobSubmitted
 from shared.job.loading import parse_job
 from shared.job.schema import job_schema
@@ -85,10 +86,12 @@ def _jobs(gateway: Gateway) -> APIRouter:
         async with gateway.units.begin() as unit:
             view = await _found(unit, job_id)
             budgets = await unit.select(BudgetView, job_id)
+        said = await run_in_threadpool(statement_of, view, budgets)
         return {
             **_summary(view),
             "specification": view.specification.model_dump(mode="json") if view.specification else None,
             "noise_multiplier": view.noise_multiplier,
+            "statement": asdict(said) if said else None,
             "adapter": view.adapter.model_dump(mode="json") if view.adapter else None,
             "rounds": [view.rounds[number].model_dump(mode="json") for number in sorted(view.rounds)],
             "budgets": [_budget(one) for one in budgets],
@@ -113,10 +116,13 @@ def _jobs(gateway: Gateway) -> APIRouter:
         """The latest global adapter: a zip of a folder that `PeftModel.from_pretrained` loads."""
         async with gateway.units.begin() as unit:
             view = await _found(unit, job_id)
-        if view.adapter is None or view.layout is None or view.specification is None:
+            budgets = await unit.select(BudgetView, job_id)
+        said = await run_in_threadpool(statement_of, view, budgets)
+        if view.adapter is None or view.layout is None or view.specification is None or said is None:
             raise HTTPException(409, f"job {job_id} has no adapter yet: {view.status}")
         tensors = await gateway.blobs.get(view.adapter)
-        content = await run_in_threadpool(zipped_adapter, view.specification, view.layout, tensors)
+        card = model_card(job_id, view.specification, said)
+        content = await run_in_threadpool(zipped_adapter, view.specification, view.layout, tensors, card)
         disposition = f'attachment; filename="{job_id}.zip"'
         return Response(content, media_type="application/zip", headers={"Content-Disposition": disposition})
 
