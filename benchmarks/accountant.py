@@ -1,51 +1,85 @@
 """How long the accountant computes to decide for a cohort: `python benchmarks/accountant.py`.
 
-1000 clients, each with up to 1000 past rounds; only decisions are timed, no database. `cold` starts
-with empty caches, as after a restart; `warm` is the next round.
+1000 clients, each with up to 1000 past rounds; only decisions are timed, no database. `one by one` decides
+for each client as it comes, `at once` first asks for the figures of the whole cohort. `cold` knows no figure
+and no step, as after a restart; `next round` knows what the round before left.
 """
 
 import random
 import time
 
-from services.accountant.state import Limits, Spending, decide
-from shared.core.privacy import accountants
+from services.accountant.state import Granted, Limits, Spending, decide
+from shared.core.privacy import Mechanism, accountants, composed
+from shared.core.privacy.accountants import fourier, renyi
 from shared.events.values import PoissonGaussian
 
-CLIENTS, PAST_ROUNDS = 1_000, 1_000
-ASKED = PoissonGaussian(sampling_rate=0.001, noise_multiplier=1.0, steps=8)
+CLIENTS, PAST_ROUNDS, STEPS = 1_000, 1_000, 8
+ASKED = PoissonGaussian(sampling_rate=0.001, noise_multiplier=1.0, steps=STEPS)
 LIMITS = Limits(epsilon=10, delta=1e-5, client_epsilon=10, client_delta=1e-5)
 SEED = 7
 
 
-def cohort(distinct: int) -> list[Spending]:
-    """One spending a client; they took part in one of `distinct` numbers of rounds."""
+def by_length(distinct: int) -> list[Spending]:
+    """The clients took part in one job, and ran one of `distinct` numbers of steps."""
     draw = random.Random(SEED)
-    counts = draw.sample(range(1, PAST_ROUNDS + 1), distinct)
+    counts = draw.sample(range(1, PAST_ROUNDS * STEPS + 1), distinct)
     return [
-        Spending(mechanisms=(ASKED.model_copy(update={"steps": 8 * counts[i % distinct]}),))
+        Spending(mechanisms=(ASKED.model_copy(update={"steps": counts[i % distinct]}),))
         for i in range(CLIENTS)
     ]
 
 
-def decide_all(spendings: list[Spending]) -> tuple[float, list[Spending]]:
+def by_jobs(distinct: int) -> list[Spending]:
+    """Each took part in four of ten jobs of their own rate and noise, with one of `distinct` histories."""
+    draw = random.Random(SEED)
+    jobs = [(draw.uniform(0.0005, 0.005), draw.uniform(0.8, 3.0)) for _ in range(10)]
+
+    def history() -> tuple[PoissonGaussian, ...]:
+        lengths = [STEPS * draw.randrange(1, PAST_ROUNDS // 4) for _ in range(4)]
+        past = [Mechanism(*job, steps) for job, steps in zip(draw.sample(jobs, 4), lengths, strict=True)]
+        return tuple(
+            PoissonGaussian(sampling_rate=m.sampling_rate, noise_multiplier=m.noise_multiplier, steps=m.steps)
+            for m in composed(past)
+        )
+
+    histories = [Spending(mechanisms=history()) for _ in range(distinct)]
+    return [histories[i % distinct] for i in range(CLIENTS)]
+
+
+def decide_all(spendings: list[Spending], *, at_once: bool) -> tuple[float, list[Spending]]:
     """Milliseconds for the cohort, and what it has spent then."""
     started = time.perf_counter()
+    if at_once:
+        accountants.epsilons([spending.plus(ASKED).core() for spending in spendings], LIMITS.delta)
     decisions = [decide(spending, spending, ASKED, LIMITS) for spending in spendings]
     took_ms = (time.perf_counter() - started) * 1e3
-    return took_ms, [decision.in_job for decision in decisions]
+    after = [decision.in_job for decision in decisions if isinstance(decision, Granted)]
+    assert len(after) == len(spendings), "a benchmark of refusals"
+    return took_ms, after
+
+
+def forget_all() -> None:
+    """As after a restart."""
+    accountants.forget()
+    for module in (fourier, renyi):
+        for cached in vars(module).values():
+            if hasattr(cached, "cache_clear"):
+                cached.cache_clear()
 
 
 def main() -> None:
     """Print one line a case."""
-    print(f"seed {SEED}; {CLIENTS} clients, up to {PAST_ROUNDS} past rounds of {ASKED.steps} steps")
-    for distinct in (1, 10, 100):
-        for cached in vars(accountants).values():
-            if hasattr(cached, "cache_clear"):
-                cached.cache_clear()
-        spendings = cohort(distinct)
-        cold_ms, spendings = decide_all(spendings)
-        warm_ms, _ = decide_all(spendings)
-        print(f"{distinct:4} distinct histories: cold {cold_ms:7.1f} ms, next round {warm_ms:7.1f} ms")
+    print(f"seed {SEED}; {CLIENTS} clients, up to {PAST_ROUNDS} past rounds of {STEPS} steps; milliseconds")
+    for name, cohort in (("lengths of one job", by_length), ("histories over ten jobs", by_jobs)):
+        for distinct in (1, 10, 100, 1000):
+            figures = []
+            for at_once in (False, True):
+                forget_all()
+                spendings = cohort(distinct)
+                cold_ms, spendings = decide_all(spendings, at_once=at_once)
+                next_ms, _ = decide_all(spendings, at_once=at_once)
+                figures.append(f"cold {cold_ms:6.0f}, next round {next_ms:6.0f}")
+            print(f"{distinct:4} {name:23}  one by one: {figures[0]}   at once: {figures[1]}")
 
 
 if __name__ == "__main__":

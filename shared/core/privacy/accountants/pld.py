@@ -1,27 +1,57 @@
 """Privacy loss distributions: the tightest figure, for Gaussian noise."""
 
 import math
-from functools import lru_cache
+from collections.abc import Sequence
 
-from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
+from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 
-from shared.core.privacy.accountants.rdp import rdp
+from shared.core.privacy.accountants.fourier import INTERVAL as PLD_INTERVAL
+from shared.core.privacy.accountants.fourier import Segment, composed_epsilons
+from shared.core.privacy.accountants.rdp import by_rdp
 from shared.core.privacy.mechanisms import AdaptiveClipping, EvaluationQueries, Mechanism
 
-PLD_INTERVAL = 1e-3  # of the discretised privacy loss; pessimistic, so epsilon is rounded up by it
+__all__ = ["PLD_INTERVAL", "by_dp_accounting", "by_pld"]
+
 GAUSSIAN = (Mechanism, AdaptiveClipping, EvaluationQueries)  # accounted by q and the noise multiplier alone
+# Beyond these, rounding in either composition's Fourier transforms can move epsilon by more than 1e-7.
+MOST_STEPS_OVER_DELTA, LARGEST_EPSILON = 4e9, 50.0
 
 
-@lru_cache(maxsize=16_384)
-def pld(merged: tuple[Mechanism, ...], delta: float) -> float:
-    """As an `Accountant`. A composition with a kind that has no distribution here is left whole to `rdp`.
+def by_pld(compositions: Sequence[tuple[Mechanism, ...]], delta: float) -> list[float]:
+    """As an `Accountant`. A composition with a kind that has no distribution here is left whole to `by_rdp`.
 
-    Source: Koskela et al. 2020, arXiv:1906.03049, by Google's dp-accounting, discretised pessimistically,
-    so that the figure is an upper bound.
+    Source: Koskela et al. 2020, arXiv:1906.03049; a step's distribution by Google's dp-accounting, its dots
+    connected pessimistically (Doroshenko et al. 2022, arXiv:2207.04380), so that the figure is an upper bound
+    up to rounding. Long compositions at a small delta are composed by dp-accounting too, others by `fourier`.
     """
-    if any(type(mechanism) not in GAUSSIAN for mechanism in merged):
-        return rdp(merged, delta)
-    parts = [_of_step(m.sampling_rate, m.noise_multiplier).self_compose(m.steps) for m in merged]
+    found: dict[tuple[Mechanism, ...], float] = {}
+    short = []
+    for merged in compositions:
+        if not _has_distribution(merged):
+            found[merged] = by_rdp([merged], delta)[0]
+        elif sum(mechanism.steps for mechanism in merged) <= MOST_STEPS_OVER_DELTA * delta:
+            short.append(merged)
+    fast = composed_epsilons([_segments(merged) for merged in short], delta)
+    found.update((merged, one) for merged, one in zip(short, fast, strict=True) if one <= LARGEST_EPSILON)
+    return [found[merged] if merged in found else by_dp_accounting(merged, delta) for merged in compositions]
+
+
+def by_dp_accounting(merged: tuple[Mechanism, ...], delta: float) -> float:
+    """What `by_pld` finds, with dp-accounting alone: a hundred times slower.
+
+    Raises: ValueError for a kind that has no distribution.
+    """
+    if not _has_distribution(merged):
+        raise ValueError("a composition with integer noise has no privacy loss distribution here")
+    parts = [
+        from_gaussian_mechanism(
+            noise_multiplier,
+            sampling_prob=sampling_rate,
+            value_discretization_interval=PLD_INTERVAL,
+            use_connect_dots=True,
+        ).self_compose(steps)
+        for sampling_rate, noise_multiplier, steps in _segments(merged)
+    ]
     total = parts[0]
     for part in parts[1:]:
         total = total.compose(part)
@@ -29,11 +59,14 @@ def pld(merged: tuple[Mechanism, ...], delta: float) -> float:
     return math.inf if math.isnan(found) else found
 
 
-@lru_cache(maxsize=256)
-def _of_step(sampling_rate: float, noise_multiplier: float) -> PrivacyLossDistribution:
-    return from_gaussian_mechanism(
-        noise_multiplier,
-        sampling_prob=sampling_rate,
-        value_discretization_interval=PLD_INTERVAL,
-        use_connect_dots=True,
-    )
+def _has_distribution(merged: tuple[Mechanism, ...]) -> bool:
+    return all(type(mechanism) in GAUSSIAN for mechanism in merged)
+
+
+def _segments(merged: tuple[Mechanism, ...]) -> list[Segment]:
+    """Kinds that cost the same are one."""
+    steps: dict[tuple[float, float], int] = {}
+    for mechanism in merged:
+        step = mechanism.sampling_rate, mechanism.noise_multiplier
+        steps[step] = steps.get(step, 0) + mechanism.steps
+    return [(*step, count) for step, count in steps.items()]

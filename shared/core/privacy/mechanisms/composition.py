@@ -1,8 +1,10 @@
 """Compositions of mechanisms as data, run-length encoded."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
+from functools import cache
+from operator import attrgetter
+from typing import Any
 
 from shared.core.privacy.mechanisms.gaussian import Mechanism
 
@@ -13,17 +15,21 @@ def composed(mechanisms: Iterable[Mechanism]) -> tuple[Mechanism, ...]:
     Returns: in a fixed order, none with 0 steps.
     Raises: ValueError for negative steps, or for units that cannot be added.
     """
-    steps: Counter[Mechanism] = Counter()
+    first: dict[tuple[object, ...], Mechanism] = {}
+    steps: dict[tuple[object, ...], int] = {}
     for mechanism in mechanisms:
         if mechanism.steps < 0:
             raise ValueError(f"a mechanism cannot run {mechanism.steps} times")
-        steps[replace(mechanism, steps=0)] += mechanism.steps
-    if len(units := {of_one.unit for of_one in steps}) > 1:
+        kind: Any = type(mechanism)
+        same = kind.__name__, *_all_but_steps(kind)(mechanism)
+        first.setdefault(same, mechanism)
+        steps[same] = steps.get(same, 0) + mechanism.steps
+    if len(first) > 1 and len(units := {mechanism.unit for mechanism in first.values()}) > 1:
         raise ValueError(
             f"one composition holds mechanisms of the units {' and '.join(sorted(units))}: "
             "account for each unit on its own"
         )
-    return tuple(replace(of_one, steps=count) for of_one, count in sorted(steps.items(), key=_rank) if count)
+    return tuple(_running(first[same], steps[same]) for same in sorted(first) if steps[same])
 
 
 def without(mechanisms: Sequence[Mechanism], removed: Mechanism) -> tuple[Mechanism, ...]:
@@ -31,7 +37,7 @@ def without(mechanisms: Sequence[Mechanism], removed: Mechanism) -> tuple[Mechan
     kept = []
     left = removed.steps
     for mechanism in composed(mechanisms):
-        same = replace(mechanism, steps=removed.steps) == removed
+        same = _running(mechanism, removed.steps) == removed
         kept.append(replace(mechanism, steps=mechanism.steps - left) if same else mechanism)
         left = 0 if same else left
     if left or any(mechanism.steps < 0 for mechanism in kept):
@@ -39,6 +45,10 @@ def without(mechanisms: Sequence[Mechanism], removed: Mechanism) -> tuple[Mechan
     return composed(kept)
 
 
-def _rank(entry: tuple[Mechanism, int]) -> tuple[object, ...]:
-    mechanism, _ = entry
-    return type(mechanism).__name__, *(getattr(mechanism, of.name) for of in fields(mechanism))
+def _running(mechanism: Mechanism, steps: int) -> Mechanism:
+    return mechanism if mechanism.steps == steps else replace(mechanism, steps=steps)
+
+
+@cache
+def _all_but_steps(kind: type[Mechanism]) -> Callable[[Mechanism], tuple[Any, ...]]:
+    return attrgetter(*(of.name for of in fields(kind) if of.name != "steps"))
