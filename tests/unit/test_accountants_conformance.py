@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-from shared.core.privacy import ACCOUNTANTS, AdaptiveClipping, Mechanism, epsilon
-from shared.core.privacy.accountants import PLD_INTERVAL
+from shared.core.privacy import ACCOUNTANTS, AdaptiveClipping, Mechanism, epsilon, epsilons
+from shared.core.privacy.accountants import PLD_INTERVAL, forget
 from shared.core.privacy.mechanisms import DiscreteGaussian, EvaluationQueries, Skellam
 
 DELTA = 1e-5
@@ -88,6 +88,17 @@ def test_neither_the_order_nor_how_steps_are_split_over_entries_matters(accounta
     expected = epsilon(parts, DELTA, accountant)
     assert epsilon(shuffled, DELTA, accountant) == expected
     assert epsilon(split, DELTA, accountant) == expected
+
+
+@accountants
+@given(many=st.lists(st.lists(mechanisms, max_size=3), max_size=6))
+@few
+def test_many_at_once_cost_what_each_costs_alone_whatever_is_remembered(accountant, many):
+    forget()
+    together = epsilons(many, DELTA, accountant)
+    assert together == [epsilon(one, DELTA, accountant) for one in many]
+    forget()
+    assert together == pytest.approx([epsilon(one, DELTA, accountant) for one in many], rel=0, abs=1e-9)
 
 
 @accountants

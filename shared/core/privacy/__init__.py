@@ -1,6 +1,6 @@
 """Differential-privacy accounting: mechanisms as data, accountants, planning, the ledger's arithmetic."""
 
-from shared.core.privacy.accountants import ACCOUNTANTS, epsilon
+from shared.core.privacy.accountants import ACCOUNTANTS, epsilon, epsilons
 from shared.core.privacy.filters import RenyiFilter
 from shared.core.privacy.mechanisms import (
     AdaptiveClipping,
@@ -24,6 +24,7 @@ __all__ = [
     "composed",
     "epsilon",
     "epsilon_curve",
+    "epsilons",
     "noise_multiplier_for",
     "rounds_left",
 ]

@@ -62,14 +62,14 @@ def epsilons(
     except KeyError:
         raise ValueError(f"no accountant {accountant!r}; there are {', '.join(ACCOUNTANTS)}") from None
     keys = [(accountant, delta, composed(mechanisms)) for mechanisms in compositions]
-    known = {key: _remembered[key] for key in keys if key in _remembered}
-    unknown = [key for key in dict.fromkeys(keys) if key not in known and key[2]]
+    figures = {key: _remembered[key] for key in keys if key in _remembered}
+    unknown = dict.fromkeys(key for key in keys if key[2] and key not in figures)
     if unknown:
-        known.update(zip(unknown, compute([merged for *_, merged in unknown], delta), strict=True))
+        figures.update(zip(unknown, compute([merged for *_, merged in unknown], delta), strict=True))
         if len(_remembered) + len(unknown) > MOST_REMEMBERED:
             _remembered.clear()
-        _remembered.update((key, known[key]) for key in unknown)
-    return [known.get(key, 0.0) for key in keys]
+        _remembered.update((key, figures[key]) for key in unknown)
+    return [figures.get(key, 0.0) for key in keys]
 
 
 def forget() -> None:

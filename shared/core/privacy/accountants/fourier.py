@@ -27,7 +27,7 @@ LEAST_LOG = -42.0  # factors of e^-42 < 1e-18 are below rounding
 LEAST_PERIOD, LARGEST_PERIOD = 1 << 10, 1 << 18  # grid points; wider losses have no useful epsilon
 REMEMBERED = 1024  # steps, and transforms of them, of 50 to 500 kB each
 BLOCK = 1 << 17  # complex numbers worked on together
-EXPONENTS = np.concatenate([-np.geomspace(0.02, 200, 25), np.geomspace(0.02, 200, 25)])  # of Chernoff bounds
+EXPONENTS = np.concatenate([-np.geomspace(0.02, 200, 14), np.geomspace(0.02, 200, 14)])  # of Chernoff bounds
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ class _Step:
         """(len(EXPONENTS),) log E[exp(exponent * loss)]."""
         losses = (self.lowest + np.arange(len(self.chances))) * INTERVAL
         with np.errstate(divide="ignore"):
-            logs = np.log(self.chances)
-        return np.array([np.logaddexp.reduce(exponent * losses + logs) for exponent in EXPONENTS])
+            terms = np.multiply.outer(EXPONENTS, losses) + np.log(self.chances)
+        largest = terms.max(axis=1)
+        return np.asarray(largest + np.log(np.exp(terms - largest[:, None]).sum(axis=1)))
 
 
 @dataclass(frozen=True)

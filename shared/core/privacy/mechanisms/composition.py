@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import cache
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from shared.core.privacy.mechanisms.gaussian import Mechanism
@@ -15,21 +15,20 @@ def composed(mechanisms: Iterable[Mechanism]) -> tuple[Mechanism, ...]:
     Returns: in a fixed order, none with 0 steps.
     Raises: ValueError for negative steps, or for units that cannot be added.
     """
-    first: dict[tuple[object, ...], Mechanism] = {}
-    steps: dict[tuple[object, ...], int] = {}
+    entries: dict[tuple[object, ...], tuple[Mechanism, int]] = {}
     for mechanism in mechanisms:
         if mechanism.steps < 0:
             raise ValueError(f"a mechanism cannot run {mechanism.steps} times")
         kind: Any = type(mechanism)
-        same = kind.__name__, *_all_but_steps(kind)(mechanism)
-        first.setdefault(same, mechanism)
-        steps[same] = steps.get(same, 0) + mechanism.steps
-    if len(first) > 1 and len(units := {mechanism.unit for mechanism in first.values()}) > 1:
+        same = _all_but_steps(kind)(mechanism)
+        first, steps = entries.get(same, (mechanism, 0))
+        entries[same] = first, steps + mechanism.steps
+    if len(entries) > 1 and len(units := {first.unit for first, _ in entries.values()}) > 1:
         raise ValueError(
             f"one composition holds mechanisms of the units {' and '.join(sorted(units))}: "
             "account for each unit on its own"
         )
-    return tuple(_running(first[same], steps[same]) for same in sorted(first) if steps[same])
+    return tuple(_running(*entry) for _, entry in sorted(entries.items(), key=itemgetter(0)) if entry[1])
 
 
 def without(mechanisms: Sequence[Mechanism], removed: Mechanism) -> tuple[Mechanism, ...]:
@@ -51,4 +50,4 @@ def _running(mechanism: Mechanism, steps: int) -> Mechanism:
 
 @cache
 def _all_but_steps(kind: type[Mechanism]) -> Callable[[Mechanism], tuple[Any, ...]]:
-    return attrgetter(*(of.name for of in fields(kind) if of.name != "steps"))
+    return attrgetter("__class__.__name__", *(of.name for of in fields(kind) if of.name != "steps"))
