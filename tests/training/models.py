@@ -36,6 +36,9 @@ def job(family="llama", **lora):
 def base(family):
     torch.manual_seed(7)
     small = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    if family == "llama-wide":  # wide enough for kernels that quantise
+        wide = {**small, "hidden_size": 128}
+        return LlamaForCausalLM(LlamaConfig(**wide, intermediate_size=256, max_position_embeddings=64))
     if family == "llama":
         return LlamaForCausalLM(LlamaConfig(**small, intermediate_size=24, max_position_embeddings=64))
     if family == "gpt2":

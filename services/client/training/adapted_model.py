@@ -101,7 +101,7 @@ def adapt(base: Any, tokenizer: Any, job: JobSpecification, device: torch.device
         for name, parameter in model.named_parameters()
         if ".lora_" in name or ".modules_to_save." in name
     }
-    _refuse_other_adapters(parameters)
+    refuse_other_adapters(parameters)
     frozen_a = job.lora.method == "ffa"
     for name, parameter in parameters.items():
         parameter.requires_grad_(not (frozen_a and ".lora_A." in name))
@@ -150,7 +150,7 @@ def _peft_name(name: str) -> str:
     return name.replace(".modules_to_save.default", "").replace(".default.", ".")
 
 
-def _refuse_other_adapters(parameters: Mapping[str, nn.Parameter]) -> None:
+def refuse_other_adapters(parameters: Mapping[str, nn.Parameter]) -> None:
     """What has no exact per-record gradient here, by name."""
     for name in parameters:
         kind = next((k for k in ("lora_magnitude_vector", "lora_embedding") if k in name), None)

@@ -34,7 +34,7 @@ def fit(adapted: "AdaptedModel", job: JobSpecification, budget: int | None) -> B
     token = _bytes_per_token(adapted, job)
     if longest * token + gradient > room:
         base: Any = adapted.model.get_base_model()
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+        base.activation_checkpointing_enable({"use_reentrant": False})
         token = _bytes_per_token(adapted, job)
     if longest * token + gradient > room:
         length = int((room - gradient) / token)
@@ -46,9 +46,10 @@ def fit(adapted: "AdaptedModel", job: JobSpecification, budget: int | None) -> B
             remedy,
         )
     per_token = token + gradient / PROBE_TOKENS
-    tokens = min(ENOUGH_TOKENS.get(adapted.device.type, 1024), int(room / per_token))
     coarse = job.model.dtype == "bfloat16" or job.model.quantisation != "none"
-    return Batching(tokens=max(tokens, longest), fixed_shape=coarse)
+    # A batch of fixed shape is filled up with spare rows: smaller ones waste less.
+    enough = ENOUGH_TOKENS[adapted.device.type] // (4 if coarse else 1)
+    return Batching(tokens=max(min(enough, int(room / per_token)), longest), fixed_shape=coarse)
 
 
 def free_bytes(device: torch.device) -> int:

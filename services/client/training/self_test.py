@@ -34,21 +34,14 @@ def check_gradients(adapted: AdaptedModel, records: Sequence[TokenRecord], task:
 
     found = _per_record(adapted, batch_of(*probe), task)
     singles = [batch_of(record) for record in probe]
+    if first.fixed_shape:
+        _expect_equal_bits(adapted, singles, found, task)
     alone = torch.stack([_single_pass(adapted, single, task) for single in singles])
     scale = alone.abs().max().clamp(min=1e-12)
     if float((found - alone).abs().max() / scale) > TOLERANCE:
         raise Refused(
             "model.base", "its per-record gradients depend on the other records", "name another model"
         )
-    if not first.fixed_shape:
-        return
-    for single, beside_others in zip(singles, found, strict=True):
-        if not torch.equal(_per_record(adapted, single, task)[0], beside_others):
-            raise Refused(
-                "model.dtype",
-                "on this machine rounding makes a record's gradient depend on the others of its batch",
-                "set model.dtype: float32 and model.quantisation: none",
-            )
 
 
 def check_noise(stream: KeyStream) -> None:
@@ -56,6 +49,18 @@ def check_noise(stream: KeyStream) -> None:
     variance = float(np.var(stream.gaussian(NOISE_DRAWS, 1.0)))
     if abs(variance - 1.0) > 5 * np.sqrt(2.0 / NOISE_DRAWS):
         raise Refused("worker", f"the noise source has variance {variance:.3f}, not 1", "do not train here")
+
+
+def _expect_equal_bits(
+    adapted: AdaptedModel, singles: Sequence[MicroBatch], found: torch.Tensor, task: Task
+) -> None:
+    for single, beside_others in zip(singles, found, strict=True):
+        if not torch.equal(_per_record(adapted, single, task)[0], beside_others):
+            raise Refused(
+                "model.dtype",
+                "on this machine rounding makes a record's gradient depend on the others of its batch",
+                "set model.dtype: float32 and model.quantisation: none",
+            )
 
 
 def _per_record(adapted: AdaptedModel, batch: MicroBatch, task: Task) -> torch.Tensor:

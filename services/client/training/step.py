@@ -26,6 +26,8 @@ def gradients(adapted: AdaptedModel, batch: MicroBatch, task: Task) -> None:
 
     Raises: Refused naming a layer that does not see the records apart.
     """
+    for parameter in adapted.trained.values():
+        parameter.grad_sample = None  # type: ignore[attr-defined] # Opacus' name
     with per_record_gradients(adapted.trained_layers, batch.rows):
         losses(adapted, batch, task).sum().backward()  # type: ignore[no-untyped-call] # torch's
     for name, parameter in adapted.trained.items():
