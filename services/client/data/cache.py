@@ -7,6 +7,7 @@ from dataclasses import astuple
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,10 +74,10 @@ def _key(records: Sequence[Record], tokenizer: Any, job: JobSpecification) -> st
 def _read(path: Path) -> list[TokenRecord] | None:
     """None when there is nothing, or nothing whole."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            ids = _parts(file["ids"], file["id_ends"])
-            targets = _parts(file["targets"], file["target_ends"])
-    except (OSError, ValueError, KeyError, EOFError):
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            ids = _parts(arrays["ids"], arrays["id_ends"])
+            targets = _parts(arrays["targets"], arrays["target_ends"])
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
     return [TokenRecord(*both) for both in zip(ids, targets, strict=True)]
 
