@@ -7,8 +7,8 @@ from dp_accounting.pld import PLDAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.core.privacy import Mechanism, Skellam
-from shared.core.privacy.accountants import PLD_INTERVAL, by_dp_accounting
+from shared.core.privacy import AdaptiveClipping, Mechanism, Skellam, epsilon
+from shared.core.privacy.accountants import PLD_INTERVAL, reference
 from shared.core.privacy.accountants.fourier import LARGEST_PERIOD, composed_epsilons
 from shared.core.privacy.accountants.pld import LARGEST_EPSILON, by_pld
 
@@ -69,14 +69,25 @@ def test_a_loss_too_wide_for_the_quick_way_is_left_to_dp_accounting():
     assert composed_epsilons([wide, [(0.01, 1.0, 10)]], DELTA)[0] == np.inf
     mechanism = Mechanism(*wide[0])
     found = by_pld([(mechanism,)], DELTA)[0]
-    assert LARGEST_EPSILON < found == by_dp_accounting((mechanism,), DELTA) < LARGEST_PERIOD * 0.01
+    assert LARGEST_EPSILON < found == reference.epsilon([mechanism], DELTA) < LARGEST_PERIOD * 0.01
 
 
 def test_many_steps_at_a_small_delta_are_left_to_dp_accounting():
     mechanism = Mechanism(0.001, 1.0, 3000)
-    assert by_pld([(mechanism,)], 1e-8) == [by_dp_accounting((mechanism,), 1e-8)]
+    assert by_pld([(mechanism,)], 1e-8) == [reference.epsilon([mechanism], 1e-8)]
 
 
-def test_integer_noise_has_no_distribution():
-    with pytest.raises(ValueError, match="no privacy loss distribution"):
-        by_dp_accounting((Skellam(0.1, 1.0, 1, l2_sensitivity=5, dimension=5),), DELTA)
+@pytest.mark.parametrize("accountant", ["pld", "rdp"])
+def test_the_reference_finds_the_same_for_every_kind(accountant):
+    skellam = Skellam(0.1, 1.0, 8, l2_sensitivity=50, dimension=100)
+    clipping = AdaptiveClipping.of(0.01, 1.0, 5.0, 800)
+    for parts in ([], [clipping], [clipping, Mechanism(0.02, 0.9, 40)], [clipping, skellam]):
+        found = epsilon(parts, DELTA, accountant)
+        assert found == pytest.approx(reference.epsilon(parts, DELTA, accountant), rel=0, abs=1e-6)
+
+
+def test_the_reference_refuses_what_the_accountants_refuse():
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        reference.epsilon([], 0)
+    with pytest.raises(ValueError, match="there are pld, rdp"):
+        reference.epsilon([], DELTA, "gdp")

@@ -7,11 +7,11 @@ GDP is not offered: it underestimates (docs/privacy.md).
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from shared.core.privacy.accountants.pld import PLD_INTERVAL, by_dp_accounting, by_pld
+from shared.core.privacy.accountants.pld import PLD_INTERVAL, by_pld
 from shared.core.privacy.accountants.rdp import by_rdp
 from shared.core.privacy.mechanisms import Mechanism, composed
 
-__all__ = ["ACCOUNTANTS", "PLD_INTERVAL", "Accountant", "by_dp_accounting", "epsilon", "epsilons", "forget"]
+__all__ = ["ACCOUNTANTS", "PLD_INTERVAL", "Accountant", "epsilon", "epsilons", "forget"]
 
 MOST_REMEMBERED = 1 << 17  # figures, of about 500 bytes
 
@@ -45,7 +45,9 @@ def epsilon(mechanisms: Iterable[Mechanism], delta: float, accountant: str = "pl
     Returns: epsilon >= 0; infinity where the accountant finds none.
     Raises: ValueError for a delta outside (0, 1), an unknown accountant, or units that cannot be added.
     """
-    return epsilons([mechanisms], delta, accountant)[0]
+    merged = composed(mechanisms)
+    known = _remembered.get((accountant, delta, merged))
+    return epsilons([merged], delta, accountant)[0] if known is None else known
 
 
 def epsilons(
@@ -62,14 +64,14 @@ def epsilons(
     except KeyError:
         raise ValueError(f"no accountant {accountant!r}; there are {', '.join(ACCOUNTANTS)}") from None
     keys = [(accountant, delta, composed(mechanisms)) for mechanisms in compositions]
-    figures = {key: _remembered[key] for key in keys if key in _remembered}
-    unknown = dict.fromkeys(key for key in keys if key[2] and key not in figures)
-    if unknown:
-        figures.update(zip(unknown, compute([merged for *_, merged in unknown], delta), strict=True))
-        if len(_remembered) + len(unknown) > MOST_REMEMBERED:
-            _remembered.clear()
-        _remembered.update((key, figures[key]) for key in unknown)
-    return [figures.get(key, 0.0) for key in keys]
+    known = [_remembered.get(key) if key[2] else 0.0 for key in keys]
+    unknown = list(dict.fromkeys(key for key, figure in zip(keys, known, strict=True) if figure is None))
+    new = compute([merged for *_, merged in unknown], delta) if unknown else []
+    if len(_remembered) + len(new) > MOST_REMEMBERED:
+        _remembered.clear()
+    found = dict(zip(unknown, new, strict=True))
+    _remembered.update(found)
+    return [found[key] if figure is None else figure for key, figure in zip(keys, known, strict=True)]
 
 
 def forget() -> None:

@@ -1,18 +1,15 @@
 """Privacy loss distributions: the tightest figure, for Gaussian noise."""
 
-import math
 from collections.abc import Sequence
-
-from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 
 from shared.core.privacy.accountants.fourier import INTERVAL as PLD_INTERVAL
 from shared.core.privacy.accountants.fourier import Segment, composed_epsilons
 from shared.core.privacy.accountants.rdp import by_rdp
-from shared.core.privacy.mechanisms import AdaptiveClipping, EvaluationQueries, Mechanism
+from shared.core.privacy.accountants.reference import composed_pld
+from shared.core.privacy.mechanisms import GAUSSIAN_KINDS, Mechanism
 
-__all__ = ["PLD_INTERVAL", "by_dp_accounting", "by_pld"]
+__all__ = ["PLD_INTERVAL", "by_pld"]
 
-GAUSSIAN = (Mechanism, AdaptiveClipping, EvaluationQueries)  # accounted by q and the noise multiplier alone
 # Beyond these, rounding in either composition's Fourier transforms can move epsilon by more than 1e-7.
 MOST_STEPS_OVER_DELTA, LARGEST_EPSILON = 4e9, 50.0
 
@@ -27,40 +24,13 @@ def by_pld(compositions: Sequence[tuple[Mechanism, ...]], delta: float) -> list[
     found: dict[tuple[Mechanism, ...], float] = {}
     short = []
     for merged in compositions:
-        if not _has_distribution(merged):
+        if not all(type(mechanism) in GAUSSIAN_KINDS for mechanism in merged):
             found[merged] = by_rdp([merged], delta)[0]
         elif sum(mechanism.steps for mechanism in merged) <= MOST_STEPS_OVER_DELTA * delta:
             short.append(merged)
     fast = composed_epsilons([_segments(merged) for merged in short], delta)
     found.update((merged, one) for merged, one in zip(short, fast, strict=True) if one <= LARGEST_EPSILON)
-    return [found[merged] if merged in found else by_dp_accounting(merged, delta) for merged in compositions]
-
-
-def by_dp_accounting(merged: tuple[Mechanism, ...], delta: float) -> float:
-    """What `by_pld` finds, with dp-accounting alone: a hundred times slower.
-
-    Raises: ValueError for a kind that has no distribution.
-    """
-    if not _has_distribution(merged):
-        raise ValueError("a composition with integer noise has no privacy loss distribution here")
-    parts = [
-        from_gaussian_mechanism(
-            noise_multiplier,
-            sampling_prob=sampling_rate,
-            value_discretization_interval=PLD_INTERVAL,
-            use_connect_dots=True,
-        ).self_compose(steps)
-        for sampling_rate, noise_multiplier, steps in _segments(merged)
-    ]
-    total = parts[0]
-    for part in parts[1:]:
-        total = total.compose(part)
-    found = float(total.get_epsilon_for_delta(delta))
-    return math.inf if math.isnan(found) else found
-
-
-def _has_distribution(merged: tuple[Mechanism, ...]) -> bool:
-    return all(type(mechanism) in GAUSSIAN for mechanism in merged)
+    return [found[merged] if merged in found else composed_pld(merged, delta) for merged in compositions]
 
 
 def _segments(merged: tuple[Mechanism, ...]) -> list[Segment]:

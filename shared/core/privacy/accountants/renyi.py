@@ -12,13 +12,7 @@ from dp_accounting.privacy_accountant import NeighboringRelation
 from dp_accounting.rdp import RdpAccountant
 from numpy.typing import NDArray
 
-from shared.core.privacy.mechanisms import (
-    AdaptiveClipping,
-    DiscreteGaussian,
-    EvaluationQueries,
-    Mechanism,
-    Skellam,
-)
+from shared.core.privacy.mechanisms import GAUSSIAN_KINDS, DiscreteGaussian, Mechanism, Skellam
 
 ORDERS = (*(1 + x / 10 for x in range(1, 100)), *range(11, 64), 128, 256, 512, 1024)
 # RDP orders that do not converge are left out, which can only raise epsilon: not worth a line each.
@@ -111,9 +105,7 @@ def poisson_sampled(sampling_rate: float, alpha: int, unsampled: Callable[[float
 
 
 OF_ONE_RELEASE: dict[type[Mechanism], Callable[[Any], NDArray[np.float64]]] = {
-    Mechanism: _gaussian,
-    AdaptiveClipping: _gaussian,
-    EvaluationQueries: _gaussian,
+    **dict.fromkeys(GAUSSIAN_KINDS, _gaussian),
     DiscreteGaussian: lru_cache(maxsize=256)(_discrete_gaussian),
     Skellam: lru_cache(maxsize=256)(_skellam),
 }

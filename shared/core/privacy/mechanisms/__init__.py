@@ -6,7 +6,14 @@ from shared.core.privacy.mechanisms.evaluation import EvaluationQueries
 from shared.core.privacy.mechanisms.gaussian import Mechanism, Unit
 from shared.core.privacy.mechanisms.integer_noise import DiscreteGaussian, Skellam
 
+GAUSSIAN_KINDS = (
+    Mechanism,
+    AdaptiveClipping,
+    EvaluationQueries,
+)  # q and noise multiplier are all they cost
+
 __all__ = [
+    "GAUSSIAN_KINDS",
     "AdaptiveClipping",
     "DiscreteGaussian",
     "EvaluationQueries",
