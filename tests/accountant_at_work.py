@@ -40,15 +40,19 @@ class Accountant:
         units = await open_units(url, "accountant", clock, lambda: "accountant")
         return cls(units, clock, Accounting(AccountantSettings(**settings), telemetry or NoTelemetry()))
 
-    async def handle(self, event, event_id=None, crash=False):
-        """Handle an event in a transaction of its own; `crash` ends it just before the commit."""
+    async def handle(self, event, event_id=None, crash=None):
+        """Handle an event in a transaction of its own.
+
+        `crash` ends it before the commit: True at the very end, a number when so many states were saved.
+        """
         envelope = Envelope.wrap(event, **({"event_id": event_id} if event_id else {}))
         return await self.handle_envelope(envelope, event, crash)
 
-    async def handle_envelope(self, envelope, event, crash=False):
+    async def handle_envelope(self, envelope, event, crash=None):
         async with self.units.begin(envelope) as unit:
-            await HANDLERS[type(event)](event, unit, self.context)
-            if crash:
+            used = Dying(unit, crash) if type(crash) is int else unit
+            await HANDLERS[type(event)](event, used, self.context)
+            if crash is not None:
                 raise Crash
             said = [one.open() for one in unit.outgoing]
         self.published += said
@@ -72,6 +76,22 @@ class Accountant:
 
 class Crash(Exception):
     """The process dies."""
+
+
+class Dying:
+    """A unit of work whose process dies when it wants to save once more."""
+
+    def __init__(self, unit, saves):
+        self._unit, self._saves = unit, saves
+
+    def __getattr__(self, name):
+        return getattr(self._unit, name)
+
+    async def save(self, state):
+        if not self._saves:
+            raise Crash
+        self._saves -= 1
+        await self._unit.save(state)
 
 
 def as_line(entry):
