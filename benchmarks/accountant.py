@@ -10,7 +10,7 @@ import time
 
 from services.accountant.state import Granted, Limits, Spending, decide
 from shared.core.privacy import Mechanism, accountants, composed
-from shared.core.privacy.accountants import fourier, renyi
+from shared.core.privacy.accountants import losses, renyi
 from shared.events.values import PoissonGaussian
 
 CLIENTS, PAST_ROUNDS, STEPS = 1_000, 1_000, 8
@@ -62,7 +62,7 @@ def decide_all(spendings: list[Spending], *, at_once: bool) -> tuple[float, list
 def forget_all() -> None:
     """As after a restart."""
     accountants.forget()
-    for module in (fourier, renyi):
+    for module in (losses, renyi):
         for cached in vars(module).values():
             if hasattr(cached, "cache_clear"):
                 cached.cache_clear()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.core.privacy import AdaptiveClipping, Mechanism, Skellam, epsilon
-from shared.core.privacy.accountants import PLD_INTERVAL, reference
+from shared.core.privacy.accountants import PLD_INTERVAL, fourier, reference
 from shared.core.privacy.accountants.fourier import LARGEST_PERIOD, composed_epsilons
 from shared.core.privacy.accountants.pld import LARGEST_EPSILON, by_pld
 
@@ -28,7 +28,8 @@ def with_dp_accounting_alone(segments, delta):
     for q, noise, steps in segments:
         step = dp_accounting.PoissonSampledDpEvent(q, dp_accounting.GaussianDpEvent(noise))
         official.compose(dp_accounting.SelfComposedDpEvent(step, steps))
-    return official.get_epsilon(delta)
+    with np.errstate(over="ignore"):
+        return official.get_epsilon(delta)
 
 
 @given(segments=compositions, delta=st.sampled_from([1e-2, 1e-4, 1e-5, 1e-6]))
@@ -56,6 +57,13 @@ def test_the_order_of_segments_matters_only_to_rounding(many):
     assert composed_epsilons(many, DELTA) == pytest.approx(composed_epsilons(turned, DELTA), rel=0, abs=1e-9)
 
 
+def test_more_steps_than_are_remembered_are_composed_a_few_at_a_time(monkeypatch):
+    many = [[(0.01 + index / 1000, 1.0, 9), (0.2, 2.0, 3)] for index in range(7)]
+    at_once = composed_epsilons(many, DELTA)
+    monkeypatch.setattr(fourier, "REMEMBERED", 12)  # of which a quarter at once
+    assert composed_epsilons(many, DELTA) == pytest.approx(at_once, rel=0, abs=1e-9)
+
+
 def test_nothing_to_compose_is_no_figure():
     assert composed_epsilons([], DELTA) == []
 
@@ -70,6 +78,11 @@ def test_a_loss_too_wide_for_the_quick_way_is_left_to_dp_accounting():
     mechanism = Mechanism(*wide[0])
     found = by_pld([(mechanism,)], DELTA)[0]
     assert LARGEST_EPSILON < found == reference.epsilon([mechanism], DELTA) < LARGEST_PERIOD * 0.01
+
+
+def test_an_absurd_composition_costs_more_than_anyone_allows():
+    parts = [Mechanism(0.3, 0.5, 300), Mechanism(1.0, 0.5, 300)]
+    assert epsilon(parts, 0.01) > 500
 
 
 def test_many_steps_at_a_small_delta_are_left_to_dp_accounting():

@@ -13,7 +13,7 @@ from shared.core.privacy.mechanisms import Mechanism, composed
 
 __all__ = ["ACCOUNTANTS", "PLD_INTERVAL", "Accountant", "epsilon", "epsilons", "forget"]
 
-MOST_REMEMBERED = 1 << 17  # figures, of about 500 bytes
+MOST_REMEMBERED = 1 << 16  # figures, of about a kilobyte
 
 
 class Accountant(Protocol):

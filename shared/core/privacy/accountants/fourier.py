@@ -9,97 +9,28 @@ arXiv:2106.08567). The figures agree with dp-accounting's to 1e-6 (tests/unit/te
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 from numpy.typing import NDArray
 
-Complex = NDArray[np.complex128]
-Whole = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from shared.core.privacy.accountants.losses import (
+    EXPONENTS,
+    INTERVAL,
+    REMEMBERED,
+    Complex,
+    Floats,
+    Whole,
+    loss_of_step,
+    transform_of_step,
+)
+
 Segment = tuple[float, float, int]  # sampling rate, noise multiplier, steps
 
-INTERVAL = 1e-3  # of the discretised privacy loss; pessimistic, so epsilon is rounded up by it
-TAIL_MASS = 1e-15  # left outside the window at each end, and counted as certain failure
-LEAST_LOG = -42.0  # factors of e^-42 < 1e-18 are below rounding
+TAIL_MASS = 1e-15  # left outside the window at its two ends, and counted as certain failure
 LEAST_PERIOD, LARGEST_PERIOD = 1 << 10, 1 << 18  # grid points; wider losses have no useful epsilon
-REMEMBERED = 1024  # steps, and transforms of them, of 50 to 500 kB each
 BLOCK = 1 << 17  # complex numbers worked on together
-EXPONENTS = np.concatenate([-np.geomspace(0.02, 200, 14), np.geomspace(0.02, 200, 14)])  # of Chernoff bounds
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One step's privacy loss in one direction.
-
-    Attributes:
-        lowest: index of the first loss, in intervals.
-        chances: (n,) of consecutive losses.
-        infinite: mass of an infinite loss.
-    """
-
-    lowest: int
-    chances: Floats
-    infinite: float
-
-    @cached_property
-    def log_moments(self) -> Floats:
-        """(len(EXPONENTS),) log E[exp(exponent * loss)]."""
-        losses = (self.lowest + np.arange(len(self.chances))) * INTERVAL
-        with np.errstate(divide="ignore"):
-            terms = np.multiply.outer(EXPONENTS, losses) + np.log(self.chances)
-        largest = terms.max(axis=1)
-        return np.asarray(largest + np.log(np.exp(terms - largest[:, None]).sum(axis=1)))
-
-
-@dataclass(frozen=True)
-class _Transform:
-    """A step's characteristic function at the frequencies of one period, from 0 up.
-
-    Attributes:
-        logs: (period // 2 + 1,) complex.
-        heights: (period // 2 + 1,) the largest real part of `logs` from each frequency on.
-    """
-
-    logs: Complex
-    heights: Floats
-
-    def kept(self, counts: Whole) -> Whole:
-        """(n,) how many frequencies are left of each count of steps."""
-        return np.searchsorted(-self.heights, -LEAST_LOG / counts, side="right")
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _steps(sampling_rate: float, noise_multiplier: float) -> tuple[_Step, ...]:
-    """Removing a unit and, where that differs, adding one."""
-    step = from_gaussian_mechanism(
-        noise_multiplier,
-        sampling_prob=sampling_rate,
-        value_discretization_interval=INTERVAL,
-        use_connect_dots=True,
-    )
-    # dp-accounting has no public way to a distribution's masses.
-    masses = [step._pmf_remove] if step._symmetric else [step._pmf_remove, step._pmf_add]
-    dense = [one.to_dense_pmf() for one in masses]
-    return tuple(_Step(one._lower_loss, np.asarray(one._probs), one._infinity_mass) for one in dense)
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _transform(sampling_rate: float, noise_multiplier: float, direction: int, period: int) -> _Transform:
-    chances = _of_direction(sampling_rate, noise_multiplier, direction).chances
-    laps = -(-len(chances) // period)
-    folded = np.zeros(laps * period)
-    folded[: len(chances)] = chances
-    with np.errstate(divide="ignore"):
-        logs = np.log(np.fft.rfft(folded.reshape(laps, period).sum(axis=0)))
-    return _Transform(logs, np.maximum.accumulate(logs.real[::-1])[::-1])
-
-
-def _of_direction(sampling_rate: float, noise_multiplier: float, direction: int) -> _Step:
-    both = _steps(sampling_rate, noise_multiplier)
-    return both[min(direction, len(both) - 1)]
 
 
 @dataclass(frozen=True)
@@ -146,7 +77,7 @@ class _Windows:
         which = np.array([indices.setdefault((q, noise), len(indices)) for q, noise, _ in flat])
         counts = np.array([count for *_, count in flat])
         starts = np.cumsum([0, *map(len, compositions[:-1])])
-        steps = [_of_direction(*step, direction) for step in indices]
+        steps = [loss_of_step(*one, direction) for one in indices]
 
         def total(of_one_step: Sequence[Any]) -> NDArray[Any]:
             """Over each composition's steps."""
@@ -170,7 +101,7 @@ class _Windows:
         changes = np.flatnonzero(np.diff(periods[order]) | np.diff(which[order])) + 1
         for alike in np.split(order, changes):
             q, noise, _ = flat[alike[0]]
-            transform = _transform(q, noise, direction, int(periods[alike[0]]))
+            transform = transform_of_step(q, noise, direction, int(periods[alike[0]]))
             kept[alike] = transform.kept(counts[alike])
         self.kept = np.minimum.reduceat(kept, starts)
 
@@ -203,7 +134,7 @@ class _Profiles:
         logs = np.zeros((len(rows), kept), np.complex128)
         for index, row in enumerate(rows):
             for q, noise, count in compositions[row]:
-                logs[index] += _transform(q, noise, direction, self.period).logs[:kept] * count
+                logs[index] += transform_of_step(q, noise, direction, self.period).logs[:kept] * count
         spectrum = np.exp(logs) * self._turned(windows.shifts[rows])
         self.mass = spectrum[:, 0].real / self.period  # on each grid point on average
         self.from_on = spectrum * self.grid.from_on[:kept]
@@ -282,16 +213,35 @@ def composed_epsilons(compositions: Sequence[Sequence[Segment]], delta: float) -
 
     Returns: of each, epsilon >= 0; infinite where delta cannot be met, or the loss is too wide to compose.
     """
+    found: list[float] = []
+    for some in _of_few_steps(compositions):
+        removing = _removing(some, delta)
+        sampled = [i for i, of in enumerate(some) if removing[i] < math.inf and any(q < 1 for q, *_ in of)]
+        if sampled:
+            removing[sampled] = _at_least(removing[sampled], [some[i] for i in sampled], delta)
+        found += removing.tolist()
+    return found
+
+
+def _of_few_steps(compositions: Sequence[Sequence[Segment]]) -> Iterator[Sequence[Sequence[Segment]]]:
+    """Runs of compositions whose steps are all remembered until they are done."""
+    start, steps = 0, set[tuple[float, float]]()
+    for index, segments in enumerate(compositions):
+        more = {(q, noise) for q, noise, _ in segments}
+        if steps and len(steps | more) > REMEMBERED // 4:
+            yield compositions[start:index]
+            start, steps = index, set()
+        steps |= more
+    if compositions:
+        yield compositions[start:]
+
+
+def _removing(compositions: Sequence[Sequence[Segment]], delta: float) -> Floats:
     found = np.full(len(compositions), math.inf)
-    if not compositions:
-        return []
     windows = _Windows(compositions, 0)
     for rows in windows.blocks():
         found[rows] = _Profiles(compositions, windows, rows, 0).epsilons(delta)
-    sampled = [i for i, of in enumerate(compositions) if found[i] < math.inf and any(q < 1 for q, *_ in of)]
-    if sampled:
-        found[sampled] = _at_least(found[sampled], [compositions[i] for i in sampled], delta)
-    return [float(one) for one in found]
+    return found
 
 
 def _at_least(found: Floats, compositions: Sequence[Sequence[Segment]], delta: float) -> Floats:

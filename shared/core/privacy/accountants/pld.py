@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from shared.core.privacy.accountants.fourier import INTERVAL as PLD_INTERVAL
 from shared.core.privacy.accountants.fourier import Segment, composed_epsilons
+from shared.core.privacy.accountants.losses import INTERVAL as PLD_INTERVAL
 from shared.core.privacy.accountants.rdp import by_rdp
 from shared.core.privacy.accountants.reference import composed_pld
 from shared.core.privacy.mechanisms import GAUSSIAN_KINDS, Mechanism
