@@ -86,8 +86,8 @@ class LoraTrainer:
             stream = KeyStream()
             clipping = clipping_for(job.privacy, task.clip_norm, mechanism.bits_noise_multiplier)
             optimizer = SecureDPOptimizer(
-                _optimizer(job.training, list(adapted.trained.values())),
-                noise_multiplier=_gradient_noise(mechanism),
+                local_optimizer(job.training, list(adapted.trained.values())),
+                noise_multiplier=gradient_noise(mechanism),
                 clipping=clipping,
                 expected_batch_size=mechanism.sampling_rate * task.declared_records,
                 stream=stream,
@@ -131,13 +131,14 @@ class LoraTrainer:
         return _MODELS[key]
 
 
-def _optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def local_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The job's, fresh, for what is trained."""
     if training.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=training.learning_rate, momentum=training.momentum)
     return torch.optim.Adam(parameters, lr=training.learning_rate)
 
 
-def _gradient_noise(mechanism: PoissonGaussian) -> float:
+def gradient_noise(mechanism: PoissonGaussian) -> float:
     """Noise multiplier of the clipped sum alone."""
     charged = mechanism.core()
     if isinstance(charged, AdaptiveClipping):
