@@ -10,7 +10,8 @@ from shared.core.privacy.mechanisms import GAUSSIAN_KINDS, Mechanism
 
 __all__ = ["PLD_INTERVAL", "by_pld"]
 
-# Beyond these, rounding in either composition's Fourier transforms can move epsilon by 1e-6; within, 3e-7 was the most seen.
+# Within these, figures differ from dp-accounting's by 3e-7 at most in 600 random compositions.
+# Beyond, rounding in either one's Fourier transforms can move epsilon by 1e-6 and more.
 MOST_STEPS_OVER_DELTA, LARGEST_EPSILON = 4e9, 50.0
 
 
