@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from fedlora import jobs, ledger, limits
 from fedlora.api_client import DEFAULT_URL
+from fedlora.audit import audit
 from fedlora.console import complain
 from fedlora.demo import demo
 from fedlora.faults import EXIT_MISTAKE, EXIT_TROUBLE, Fault
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.add_typer(jobs.app, name="job")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(limits.app, name="limits")
+app.command()(audit)
 app.command()(demo)
 app.command()(plan)
 app.command()(up)

@@ -1,0 +1,81 @@
+"""Audits a job's private step on this machine.
+
+`python -m services.client.training.auditing --job job.yaml --data records.jsonl [--small] [--canaries N]
+[--steps T]` prints one line of JSON: the report of `audit`, the model, what failed and whether all is sound.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from services.client.data import read_records, tokenise
+from services.client.models import default_cache
+from services.client.trainer import DataError
+from services.client.training.adapted_model import build
+from services.client.training.auditing.run import audit
+from services.client.training.auditing.small_model import small_model
+from services.client.training.bases import choose_device
+from services.client.training.noise import KeyStream
+from shared.core.privacy import NoiseNotFound
+from shared.errors import Refused
+from shared.job.loading import JobFileError, load_job
+from shared.job.plan import planned_steps
+from shared.job.specification import JobSpecification
+
+MISTAKE = 2  # exit status; what is wrong is the last line of standard error
+MOST_RECORDS = 256
+MOST_STEPS = 50
+
+
+def report(
+    job: JobSpecification, data: Path, *, small: bool, canaries: int, steps: int | None
+) -> dict[str, Any]:
+    """Audit, and what came out as JSON. Raises: Refused, DataError, NoiseNotFound."""
+    records, _ = read_records(data, job.data, job.model)
+    adapted = small_model(job) if small else build(job, default_cache(), choose_device(), None)
+    found = audit(
+        adapted,
+        job,
+        tokenise(records[:MOST_RECORDS], adapted.tokenizer, job),
+        canaries=canaries,
+        steps=steps or min(planned_steps(job), MOST_STEPS),
+        stream=KeyStream(),
+    )
+    return {
+        **asdict(found),
+        "model": "small" if small else job.model.base,
+        "refuted": found.refuted,
+        "failed_noise": [test.what for test in found.failed_noise],
+        "sound": found.sound,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; errors that a person can mend are one line on stderr."""
+    parser = argparse.ArgumentParser(prog="services.client.training.auditing")
+    parser.add_argument("--job", type=Path, required=True, help="the job's YAML or JSON")
+    parser.add_argument("--data", type=Path, required=True, help="records in the job's columns")
+    parser.add_argument("--canaries", type=int, required=True, help="each is in with probability 1/2")
+    parser.add_argument("--steps", type=int, help="private steps to take")
+    parser.add_argument("--small", action="store_true", help="a small random model for the job's base")
+    given = parser.parse_args(arguments)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    try:
+        found = report(
+            load_job(given.job), given.data, small=given.small, canaries=given.canaries, steps=given.steps
+        )
+    except (Refused, DataError, JobFileError, NoiseNotFound) as error:
+        sys.stderr.write(f"{error}\n")
+        return MISTAKE
+    sys.stdout.write(json.dumps(found) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
