@@ -26,15 +26,15 @@ class Spending(BaseModel):
 
     def core(self) -> tuple[Mechanism, ...]:
         """As the accountants take it."""
-        return tuple(mechanism_of(value) for value in self.mechanisms)
+        return tuple(value.core() for value in self.mechanisms)
 
     def plus(self, mechanism: PoissonGaussian) -> "Spending":
         """With one more."""
-        return _spending(composed([*self.core(), mechanism_of(mechanism)]))
+        return _spending(composed([*self.core(), mechanism.core()]))
 
     def minus(self, mechanism: PoissonGaussian) -> "Spending":
         """Less one that was never released. Raises: ValueError when it is not contained."""
-        return _spending(without(self.core(), mechanism_of(mechanism)))
+        return _spending(without(self.core(), mechanism.core()))
 
     def epsilon(self, delta: float, accountant: str = "pld") -> float:
         """Of the whole composition."""
@@ -179,15 +179,5 @@ def settle(held: Held, steps: int) -> tuple[Held, PoissonGaussian | None]:
     return held.replace(status=status, mechanism=used), unused
 
 
-def mechanism_of(value: PoissonGaussian) -> Mechanism:
-    """The event's value as the core's."""
-    return Mechanism(value.sampling_rate, value.noise_multiplier, value.steps)
-
-
 def _spending(mechanisms: tuple[Mechanism, ...]) -> Spending:
-    return Spending(
-        mechanisms=tuple(
-            PoissonGaussian(sampling_rate=m.sampling_rate, noise_multiplier=m.noise_multiplier, steps=m.steps)
-            for m in mechanisms
-        )
-    )
+    return Spending(mechanisms=tuple(PoissonGaussian.of(mechanism) for mechanism in mechanisms))

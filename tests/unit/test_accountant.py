@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from services.accountant.state import Denied, Granted, Held, Limits, Spending, decide, settle
+from services.accountant.state import Denied, Granted, Held, Ledger, Limits, Spending, decide, settle
 from shared.adapters import database
 from shared.adapters.database.tables import states
-from shared.core.privacy import Mechanism, epsilon
+from shared.core.privacy import AdaptiveClipping, Mechanism, epsilon
 from shared.core.privacy.ledger import verify
 from shared.errors import Rejected, Stale
 from shared.events import BudgetRefused, BudgetReserved, BudgetRunningLow, LedgerExtended
@@ -217,6 +217,24 @@ async def test_the_ledger_states_the_standing_after_each_entry_and_verifies(acco
     verdict = verify(await accountant.export())
     assert verdict.faults == ()
     assert {one.client_id: one.epsilon() for one in verdict.spending} == {"a": after(6), "b": after(8)}
+
+
+async def test_adaptive_clipping_keeps_its_bits_and_composes_with_itself(accountant):
+    adaptive = ROUND.model_copy(update={"bits_noise_multiplier": 10.0})
+    for number in (1, 2):
+        [reserved] = await accountant.handle(request(number, ("a",), mechanism=adaptive))
+        assert [one.mechanism for one in reserved.reservations] == [adaptive]
+    await accountant.handle(report(1, "a", steps=1))
+    exported = await accountant.export()
+    stated = [json.loads(line)["body"]["mechanism"] for line in exported.splitlines()]
+    assert [(one["bits_noise_multiplier"], one["steps"]) for one in stated] == [(10, 4), (10, 4), (10, 1)]
+    verdict = verify(exported)
+    assert verdict.faults == ()
+    [spent] = verdict.spending
+    assert spent.mechanisms == (AdaptiveClipping(0.1, 1.0, 5, bits_noise_multiplier=10.0),)
+    async with accountant.units.begin() as unit:
+        [overall] = await unit.select(Ledger, "client", "a")
+    assert overall.spending.mechanisms == (adaptive.model_copy(update={"steps": 5}),)
 
 
 def at_revision(connection, revision):

@@ -10,11 +10,12 @@ import pytest
 
 from shared.core.privacy import Mechanism, epsilon
 from shared.core.privacy.ledger import GENESIS_SHA256, LedgerLine, export
-from tests.accountant_at_work import START, Accountant, report, request
+from tests.accountant_at_work import ROUND, START, Accountant, report, request
 from tests.command_line import fedlora
 
 DELTA = 1e-5
 LINES = 8
+WITH_BITS = ROUND.model_copy(update={"bits_noise_multiplier": 10.0})
 
 
 async def write_ledger(folder):
@@ -141,6 +142,8 @@ def test_lines_that_are_removed_moved_or_added_are_named(exported, verified, dam
         ("released", {"outcome": "committed"}, "committed with 0 of 4 steps cannot be"),
         ("expired", {"reservation": "unheard-of"}, "unheard-of was not reserved by b"),
         ("reserved", {"epsilon_limit": 0.1}, "a passes its limit"),
+        ("committed", {"mechanism": WITH_BITS.model_dump(mode="json")}, "was reserved for another mechanism"),
+        ("reserved", {"mechanism": {"kind": "unheard-of"}}, "no mechanism 'unheard-of'"),
     ],
 )
 def test_a_false_entry_under_a_chain_made_anew_is_named(exported, verified, outcome, changes, said):

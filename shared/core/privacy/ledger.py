@@ -9,11 +9,11 @@ keeps it. Each line states the client's epsilon in the job after it.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared.core.privacy.accountants import epsilon
-from shared.core.privacy.mechanisms import Mechanism, composed, without
+from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism, composed, without
 
 GENESIS_SHA256 = "0" * 64
 FIGURE_TOLERANCE = 1e-6  # on epsilon, between the machine that wrote it and the one that verifies
@@ -177,8 +177,8 @@ class _Replay:
             outcome, reservation = body["outcome"], body["reservation"]
             whose = body["job"], body["client"], body["round"]
             stated = {name: float(body[name]) for name in ACCOUNTANT_OF}
-            delta, limit, values = float(body["delta"]), float(body["epsilon_limit"]), body["mechanism"]
-            mechanism = Mechanism(values["sampling_rate"], values["noise_multiplier"], values["steps"])
+            delta, limit = float(body["delta"]), float(body["epsilon_limit"])
+            mechanism = _mechanism(body["mechanism"])
             after = self._after(outcome, reservation, whose, mechanism)
             found = {name: epsilon(after, delta, of) for name, of in ACCOUNTANT_OF.items()}
         except (KeyError, TypeError, ValueError) as error:
@@ -217,8 +217,16 @@ class _Replay:
         }
         if not possible.get(outcome, False):
             raise _False(f"{outcome} with {mechanism.steps} of {held.mechanism.steps} steps cannot be")
-        same = Mechanism(held.mechanism.sampling_rate, held.mechanism.noise_multiplier, mechanism.steps)
-        if same != mechanism:
+        if mechanism != replace(held.mechanism, steps=mechanism.steps):
             raise _False(f"{reservation} was reserved for another mechanism")
         held.settled = True
-        return without(spent, Mechanism(same.sampling_rate, same.noise_multiplier, unused))
+        return without(spent, replace(mechanism, steps=unused))
+
+
+def _mechanism(values: Mapping[str, Any]) -> Mechanism:
+    """What a line says was run."""
+    if values["kind"] != "poisson-gaussian":
+        raise ValueError(f"no mechanism {values['kind']!r}")
+    basics = values["sampling_rate"], values["noise_multiplier"], values["steps"]
+    bits = values.get("bits_noise_multiplier")
+    return Mechanism(*basics) if bits is None else AdaptiveClipping(*basics, bits_noise_multiplier=bits)
