@@ -56,7 +56,7 @@ def export(
 def verify(
     file: Annotated[Path, typer.Argument(help="an export of the whole ledger")], as_json: AsJson = False
 ) -> None:
-    """Check an export: nothing changed, moved, removed or added; recompute each figure.
+    """Check an export: nothing changed, moved, removed or added; recompute each figure with dp-accounting.
 
     Lines cut off the end cannot be seen: compare the head with one seen before.
     """
@@ -67,7 +67,8 @@ def verify(
     if as_json:
         return
     say(f"{file}: {in_one_line(verdict)}")
-    say(f"head {verdict.head_sha256}; every stated epsilon recomputed within {FIGURE_TOLERANCE:g}")
+    say(f"head {verdict.head_sha256}")
+    say(f"every stated epsilon recomputed with dp-accounting alone, within {FIGURE_TOLERANCE:g}")
     drawn = table("job", "client", "epsilon (PLD)", "epsilon (RDP)", "limit", "delta")
     for one in verdict.spending:
         figures = f"{one.epsilon():.3f}", f"{one.epsilon('rdp'):.3f}", f"{one.epsilon_limit:g}"

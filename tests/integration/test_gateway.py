@@ -221,7 +221,7 @@ async def test_the_ledger_is_exported_with_a_chain_that_verifies(gateway):
     verdict = verify(whole.content)
     assert (verdict.entries, verdict.faults) == (3, ())
     spent = epsilon([Mechanism(0.1, 1.0, 8)], 1e-5)
-    assert {one.job_id: one.epsilon() for one in verdict.spending}["job-0"] == spent
+    assert {one.job_id: one.epsilon() for one in verdict.spending}["job-0"] == pytest.approx(spent, abs=1e-6)
     part = (await gateway.http.get("/ledger", params={"job": "job-0"})).text
     assert [json.loads(line)["sequence"] for line in part.splitlines()] == [1, 3]
     page = await gateway.http.get("/ledger", params={"limit": 2})

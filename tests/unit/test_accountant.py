@@ -216,7 +216,9 @@ async def test_the_ledger_states_the_standing_after_each_entry_and_verifies(acco
     await accountant.pass_deadlines(START + timedelta(seconds=61))
     verdict = verify(await accountant.export())
     assert verdict.faults == ()
-    assert {one.client_id: one.epsilon() for one in verdict.spending} == {"a": after(6), "b": after(8)}
+    assert {one.client_id: one.epsilon() for one in verdict.spending} == pytest.approx(
+        {"a": after(6), "b": after(8)}, abs=1e-6
+    )
 
 
 async def test_adaptive_clipping_keeps_its_bits_and_composes_with_itself(accountant):

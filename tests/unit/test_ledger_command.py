@@ -8,7 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from shared.core.privacy import Mechanism, epsilon
+from shared.core.privacy import Mechanism, accountants
+from shared.core.privacy.accountants.reference import epsilon
 from shared.core.privacy.ledger import GENESIS_SHA256, LedgerLine, export
 from tests.accountant_at_work import ROUND, START, Accountant, report, request
 from tests.command_line import fedlora
@@ -88,6 +89,16 @@ def test_a_whole_ledger_is_confirmed_with_its_head_the_tolerance_and_each_client
             "8",
             "1e-05",
         ]
+
+
+def test_what_decides_about_budgets_does_not_verify_them(exported, verified, monkeypatch):
+    for name in accountants.ACCOUNTANTS:
+        monkeypatch.setitem(accountants.ACCOUNTANTS, name, lambda some, delta: [0.0] * len(some))
+    accountants.forget()
+    code, out, _ = verified(exported)
+    accountants.forget()
+    assert code == 0
+    assert "recomputed with dp-accounting alone" in out
 
 
 def test_the_verdict_as_json_has_unrounded_figures(exported, verified):
