@@ -57,7 +57,7 @@ format: .venv/.test  ## Rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 benchmarks: .venv/.test  ## Measure the figures that the docs quote
-	for one in round bus accountant; do PYTHONPATH=. $(BIN)/python benchmarks/$$one.py || exit 1; done
+	for one in training round bus accountant; do PYTHONPATH=. $(BIN)/python benchmarks/$$one.py || exit 1; done
 
 clean:  ## Remove what was built
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

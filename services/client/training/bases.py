@@ -28,7 +28,7 @@ def choose_dtype(name: str) -> torch.dtype:
     """Of the frozen base; the adapter, its gradients and the noise are always float32.
 
     `auto` is float32. Anything coarser is trained in batches of fixed shape, and only where the
-    self-test finds no bit of a record's gradient changed by its neighbours (docs/adr/0008).
+    self-test finds no bit of a record's gradient changed by its neighbours (docs/adr/0009).
     """
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 

@@ -26,7 +26,7 @@ class Batching:
         tokens: padded, in one micro-batch; one record may be longer.
         fixed_shape: a record is padded to a length that depends on it alone, in a batch of a size that
             depends on that length alone. Then which others are beside it changes no kernel, and so not
-            one bit of its gradient (docs/adr/0008): needed where rounding is coarse.
+            one bit of its gradient (docs/adr/0009): needed where rounding is coarse.
     """
 
     tokens: int = 1024
