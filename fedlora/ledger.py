@@ -9,7 +9,8 @@ from fedlora.api_client import DEFAULT_URL, GatewayClient
 from fedlora.console import emit_json, out, say, table
 from fedlora.faults import EXIT_TROUBLE, Fault
 from fedlora.jobs import AsJson, GatewayUrl
-from shared.core.privacy.ledger import FIGURE_TOLERANCE, LedgerVerdict
+from shared.core.privacy.accountants import FIGURE_TOLERANCE
+from shared.core.privacy.ledger import LedgerVerdict
 from shared.core.privacy.ledger import verify as verify_ledger
 
 app = typer.Typer(no_args_is_help=True, help="The privacy ledger: show, export, verify.")

@@ -13,10 +13,6 @@ from shared.events.ids import ClientId, JobId, ReservationId, RoundId
 from shared.events.values import PoissonGaussian
 from shared.ports import State
 
-# On epsilon: a plan that fits exactly may have been made by another machine, whose FFT differs in the last
-# bits. The PLD is discretised far more coarsely than that, and pessimistically.
-TOLERANCE = 1e-9
-
 
 class Spending(BaseModel):
     """One client's composition, run-length encoded."""
@@ -144,16 +140,20 @@ def agreed(known: Terms | None, asked: Terms) -> Terms | Denied:
 
 
 def decide(in_job: Spending, overall: Spending, asked: PoissonGaussian, limits: Limits) -> Granted | Denied:
-    """Whether what was spent, what is reserved and what is asked stay under both limits together."""
+    """Whether what was spent, what is reserved and what is asked stay under both limits together.
+
+    Compared strictly: a plan keeps more distance from its limit than two machines' figures differ
+    (`noise_multiplier_for`), so that none needs slack here.
+    """
     job_after, overall_after = in_job.plus(asked), overall.plus(asked)
     before, epsilon_after = in_job.epsilon(limits.delta), job_after.epsilon(limits.delta)
-    if epsilon_after > limits.epsilon + TOLERANCE:
+    if epsilon_after > limits.epsilon:
         return Denied(
             f"epsilon {before:.3f} is spent of {limits.epsilon:g}; "
             f"this round would make it {epsilon_after:.3f}"
         )
     overall_epsilon = overall_after.epsilon(limits.client_delta)
-    if overall_epsilon > limits.client_epsilon + TOLERANCE:
+    if overall_epsilon > limits.client_epsilon:
         return Denied(
             f"over all jobs epsilon would be {overall_epsilon:.3f} at delta {limits.client_delta:g}, "
             f"limit {limits.client_epsilon:g}"

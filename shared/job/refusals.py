@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from shared.core.privacy import Mechanism, epsilon, noise_multiplier_for
+from shared.core.privacy.accountants import FIGURE_TOLERANCE
 from shared.core.privacy.limits import UNRAISED
 from shared.errors import FedloraError, Refused
 from shared.job.specification import JobSpecification, Privacy, Task
@@ -156,7 +157,7 @@ def _noise(job: JobSpecification) -> Iterator[Refused]:
         return
     mechanism = Mechanism(privacy.sampling_rate, privacy.noise_multiplier, steps)
     spent = epsilon([mechanism], privacy.delta)
-    if spent <= privacy.epsilon:
+    if spent <= privacy.epsilon - FIGURE_TOLERANCE:  # as `noise_multiplier_for` plans
         return
     yield Refused(
         "privacy.noise_multiplier",

@@ -51,6 +51,7 @@ def test_a_budget_may_be_spent_exactly_and_not_a_step_further():
     granted = decide(spent, spent, ROUND, exact)
     assert isinstance(granted, Granted)
     assert granted.epsilon_after == after(8)
+    assert isinstance(decide(spent, spent, ROUND, limits(job=after(8) - 1e-10)), Denied)
     more = ROUND.model_copy(update={"steps": 5})
     denied = decide(spent, spent, more, exact)
     assert isinstance(denied, Denied)

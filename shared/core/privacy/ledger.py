@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from shared.core.privacy.accountants import FIGURE_TOLERANCE
 from shared.core.privacy.accountants.reference import epsilon
 from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism, composed, without
 
 GENESIS_SHA256 = "0" * 64
-FIGURE_TOLERANCE = 1e-6  # on epsilon, between the machine that wrote it and the one that verifies
-BUDGET_TOLERANCE = 1e-9
 ACCOUNTANT_OF = {"epsilon": "pld", "epsilon_rdp": "rdp"}
 
 
@@ -188,8 +187,8 @@ class _Replay:
         for name, value in found.items():
             if not (abs(value - stated[name]) <= FIGURE_TOLERANCE or value == stated[name]):
                 raise _False(f"it states {name} {stated[name]:.6f}; its mechanisms give {value:.6f}")
-        if outcome == "reserved" and found["epsilon"] > limit + BUDGET_TOLERANCE:
-            raise _False(f"{whose[1]} passes its limit: epsilon {found['epsilon']:.6f} of {limit:g}")
+        if outcome == "reserved" and stated["epsilon"] > limit:
+            raise _False(f"{whose[1]} passes its limit: epsilon {stated['epsilon']:.6f} of {limit:g}")
 
     def spending(self) -> tuple[ClientSpending, ...]:
         return tuple(ClientSpending(*key, self.spent[key], *self.bounds[key]) for key in sorted(self.spent))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.core.privacy.accountants import epsilon
+from shared.core.privacy.accountants import FIGURE_TOLERANCE, epsilon
 from shared.core.privacy.mechanisms import Mechanism
 from shared.errors import FedloraError
 
@@ -22,7 +22,10 @@ class NoiseNotFound(FedloraError):
 def noise_multiplier_for(
     target_epsilon: float, delta: float, sampling_rate: float, total_steps: int, accountant: str = "pld"
 ) -> float:
-    """The least noise multiplier, rounded up to 4 decimals, whose plan stays at or under the target.
+    """The least noise multiplier, rounded up to 4 decimals, whose plan stays 1e-6 under the target.
+
+    That is FIGURE_TOLERANCE. Budgets are compared strictly, on whatever machine: the margin, and no slack in the comparison, is what
+    keeps the last planned round from being refused where figures round up.
 
     Args:
         target_epsilon: > 0.
@@ -31,12 +34,13 @@ def noise_multiplier_for(
         total_steps: over all rounds.
         accountant: as in `epsilon`.
 
-    Returns: sigma / C, with epsilon(plan) <= target_epsilon checked for the rounded figure.
+    Returns: sigma / C, with epsilon(plan) <= target_epsilon - 1e-6 checked for the rounded figure.
     Raises: NoiseNotFound when even 1000 is too little.
     """
 
     def fits(noise: float) -> bool:
-        return epsilon([Mechanism(sampling_rate, noise, total_steps)], delta, accountant) <= target_epsilon
+        spent = epsilon([Mechanism(sampling_rate, noise, total_steps)], delta, accountant)
+        return spent <= target_epsilon - FIGURE_TOLERANCE
 
     low, high = LEAST_NOISE, 1.0
     while not fits(high):

@@ -11,7 +11,11 @@ from shared.core.privacy.accountants.pld import PLD_INTERVAL, by_pld
 from shared.core.privacy.accountants.rdp import by_rdp
 from shared.core.privacy.mechanisms import Mechanism, composed
 
-__all__ = ["ACCOUNTANTS", "PLD_INTERVAL", "Accountant", "epsilon", "epsilons", "forget"]
+__all__ = ["ACCOUNTANTS", "FIGURE_TOLERANCE", "PLD_INTERVAL", "Accountant", "epsilon", "epsilons", "forget"]
+
+# On epsilon: what two machines, or this package and dp-accounting, may differ by for one composition, for
+# their Fourier transforms round differently (7e-8 and 3e-7 were seen).
+FIGURE_TOLERANCE = 1e-6
 
 MOST_REMEMBERED = 1 << 16  # figures, of about a kilobyte
 
