@@ -24,8 +24,8 @@ def noise_multiplier_for(
 ) -> float:
     """The least noise multiplier, rounded up to 4 decimals, whose plan stays 1e-6 under the target.
 
-    That is FIGURE_TOLERANCE. Budgets are compared strictly, on whatever machine: the margin, and no slack in the comparison, is what
-    keeps the last planned round from being refused where figures round up.
+    That is FIGURE_TOLERANCE. Budgets are compared strictly, on whatever machine: this margin, not slack in
+    the comparison, keeps the last planned round from being refused where figures come out higher.
 
     Args:
         target_epsilon: > 0.
