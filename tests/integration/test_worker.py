@@ -42,12 +42,14 @@ class ScriptedTrainer:
     def __init__(self):
         self.go, self.begun, self.runs, self.error = threading.Event(), threading.Event(), 0, None
         self.go.set()
+        self.clip_norms = []
 
     def prepare(self, job_id, specification, data, progress):
         return Prepared(LAYOUT, 40, ())
 
     def train(self, task, progress, cancelled):
         self.runs += 1
+        self.clip_norms.append(task.clip_norm)
         self.begun.set()
         while not self.go.wait(0.01):
             if cancelled():
@@ -55,7 +57,7 @@ class ScriptedTrainer:
         if self.error:
             raise self.error
         progress("step", task.mechanism.steps, task.mechanism.steps)
-        return TrainingResult(UPDATE, task.mechanism.steps, 0.1, task.clip_norm)
+        return TrainingResult(UPDATE, task.mechanism.steps, 0.1, task.clip_norm / 2)
 
 
 class Server:
@@ -170,6 +172,24 @@ async def test_training_cut_short_is_done_again_after_a_restart_and_uploads_once
     await server.begin(2, reservation="s2")
     assert (await server.hears(UpdateSubmitted)).round_id == "j-r2"
     assert server.trainer.runs == 3
+
+
+async def test_the_clip_norm_goes_on_from_where_the_last_round_brought_it_also_after_a_restart(server):
+    await ready(server)
+    await server.begin()
+    await server.hears(UpdateSubmitted)
+    await server.end()
+    await server.start()
+    await server.begin(2, reservation="s2")
+    await server.hears(UpdateSubmitted)
+    assert server.trainer.clip_norms == [1.0, 0.5]
+
+
+async def test_a_reservation_that_charges_no_clipping_bits_is_declined_where_they_are_released(server):
+    await server.announce(clipping="adaptive")
+    await server.hears(ClientReady)
+    await server.begin()
+    assert "clipping bits" in (await server.hears(ClientDeclined)).reason
 
 
 async def test_more_epsilon_than_the_owner_allows_is_declined_with_a_reason(server):

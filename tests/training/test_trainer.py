@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,6 +87,28 @@ def test_the_planned_steps_are_taken_and_the_adapter_loads(data, tmp_path, monke
         with loaded.disable_adapter():
             untouched = loaded(input_ids=ids).logits
         assert not torch.allclose(untouched, trained.model(input_ids=ids).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("clipping", ["per-layer", "automatic", "adaptive"])
+def test_every_clipping_rule_trains_and_adaptive_moves_its_bound(data, clipping):
+    trainer, specification = LoraTrainer(device="cpu"), job(privacy={"clipping": clipping})
+    layout = trainer.prepare("j", specification, data, quiet).layout
+    work = task(specification, data, layout)
+    work = replace(work, mechanism=PoissonGaussian.of_round(specification, 0.5))
+    result = trainer.train(work, quiet, lambda: False)
+    assert np.isfinite(result.update).all()
+    assert (result.clip_norm == 1.0) == (clipping != "adaptive")
+
+
+def test_rank_auto_is_the_same_for_every_client_and_loads(data):
+    def layout(**lora):
+        value = {"rank": "auto", "target_modules": ["value"], **lora}
+        return LoraTrainer(device="cpu").prepare("j", job(lora=value), data, quiet).layout
+
+    many, few = layout(records=10**7), layout(records=10)
+    ranks = [next(t.shape[0] for t in found.tensors if ".lora_A." in t.name) for found in (many, few)]
+    assert ranks == [64, 4]
+    assert layout(records=10**7).sha256 == many.sha256
 
 
 def test_two_runs_of_the_same_task_differ_by_their_secret_noise(data):
