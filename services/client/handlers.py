@@ -82,7 +82,10 @@ async def _accept(event: RoundStarted, unit: UnitOfWork, desk: Desk) -> None:
     pinned = await unit.find(Pinned, "worker") or Pinned()
     pinned = state.pinned_key(pinned, event.aggregation_key)
     ledger = await unit.find(Ledger, event.job_id) or new_ledger(job)
-    reserved = await asyncio.to_thread(ledgers.reserve, ledger, event.round_id, event.reservation)
+    others = [one for one in await unit.select(Ledger) if one.job_id != event.job_id]
+    reserved = await asyncio.to_thread(
+        ledgers.reserve, ledger, event.round_id, event.reservation, others, desk.policy
+    )
     await unit.save(pinned)
     await unit.save(reserved)
     await unit.save(LocalRound(started=event, trace=unit.trace))

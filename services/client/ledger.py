@@ -1,10 +1,13 @@
 """The worker's own privacy ledger: what it reserved and released, so that no server makes it overspend."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from services.client.policy import Policy
 from shared.core.privacy import Mechanism, epsilon
+from shared.core.privacy.filters import admits_over_jobs
 from shared.errors import Refused
 from shared.events.ids import ReservationId, RoundId
 from shared.events.values import PoissonGaussian, Reservation
@@ -46,9 +49,14 @@ def spent(ledger: Ledger) -> float:
     return epsilon(_mechanisms(ledger), ledger.delta)
 
 
-def reserve(ledger: Ledger, round_id: str, reservation: Reservation) -> Ledger:
-    """Set a round's cost aside. Raises: Refused for a repeated round, weaker privacy than was
-    announced, or more epsilon than was announced."""
+def reserve(
+    ledger: Ledger, round_id: str, reservation: Reservation, others: Sequence[Ledger], policy: Policy
+) -> Ledger:
+    """Set a round's cost aside, beside the ledgers of this worker's `others`, its other jobs.
+
+    Raises: Refused for a repeated round, weaker privacy than was announced, more epsilon than was
+        announced, or more over all jobs than the owner allows.
+    """
     asked, announced = reservation.mechanism, ledger.announced
     if any(entry.round_id == round_id for entry in ledger.entries):
         raise Refused("round_id", f"{round_id} repeats a round", "start a round with a new number")
@@ -70,6 +78,10 @@ def reserve(ledger: Ledger, round_id: str, reservation: Reservation) -> Ledger:
     if total > ledger.epsilon + SLACK:
         reason = f"the round would bring epsilon to {total:.4g}, the limit is {ledger.epsilon:g}"
         raise Refused("epsilon", reason, "end the job")
+    everything = [mechanism for one in (after, *others) for mechanism in _mechanisms(one)]
+    if not admits_over_jobs(_mechanisms(after), everything, policy.lifetime_epsilon, policy.largest_delta):
+        reason = f"over all jobs the round would pass the owner's epsilon of {policy.lifetime_epsilon:g}"
+        raise Refused("epsilon", reason, "ask no more of this worker; its owner may raise lifetime_epsilon")
     return after
 
 

@@ -17,6 +17,7 @@ class Policy(BaseModel):
 
     largest_epsilon: float = Field(10.0, gt=0)  # of one job, over all its rounds
     largest_delta: float = Field(1e-5, gt=0, lt=1)
+    lifetime_epsilon: float = Field(10.0, gt=0)  # of all jobs together, at largest_delta
     least_noise_multiplier: float = Field(0.0, ge=0)
     allowed_models: tuple[str, ...] = ()
     allowed_secure_protocols: tuple[str, ...] = ("none",)

@@ -47,7 +47,8 @@ class Lora(Section):
     rank_scale: float = Field(20.0, gt=0, description="for rank auto: kappa of the rule; larger is less rank")
     alpha: float | None = Field(None, gt=0, description="scale numerator; default 2 x rank")
     target_modules: Literal["attention", "mlp", "all"] | tuple[str, ...] = Field(
-        "attention", description="linear layers that are adapted: a family, or a list of module names"
+        "attention",
+        description="linear layers that are adapted: a family, or a list of module names, * for anything",
     )
 
 

@@ -14,6 +14,19 @@ from shared.job.specification import Task
 from tests.training.models import Padding, adapted, base, job, records
 
 
+@pytest.mark.parametrize(
+    ("wanted", "count"),
+    [
+        (("q_proj",), 2),
+        (("layers.0.*.v_proj",), 1),
+        (("*.1.mlp.*",), 3),
+        (("self_attn.?_proj", "up_proj"), 10),
+    ],
+)
+def test_layers_are_chosen_by_name_or_pattern(wanted, count):
+    assert len(target_modules(base("llama"), job("llama", target_modules=wanted))) == count
+
+
 def mixture():
     torch.manual_seed(7)
     return MixtralForCausalLM(

@@ -1,5 +1,7 @@
 """Which layers of a base model get an adapter, and which cannot have one."""
 
+from fnmatch import fnmatchcase
+
 from torch import nn
 
 from shared.errors import Refused
@@ -51,8 +53,13 @@ def _is_linear(name: str, module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
+def _is_any_linear(name: str, module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or _is_linear(name, module)
+
+
 def _matching(names: list[str], wanted: tuple[str, ...]) -> list[str]:
-    return [name for name in names if any(name == w or name.endswith(f".{w}") for w in wanted)]
+    """Names that are one of `wanted` or end in one; * stands for anything."""
+    return [name for name in names if any(fnmatchcase(f".{name}", f"*.{pattern}") for pattern in wanted)]
 
 
 def _refuse_others(base: nn.Module, wanted: tuple[str, ...]) -> None:
@@ -60,11 +67,13 @@ def _refuse_others(base: nn.Module, wanted: tuple[str, ...]) -> None:
     kinds = {
         name: type(module).__name__
         for name, module in base.named_modules()
-        if not (isinstance(module, nn.Linear) or _is_linear(name, module))
-        and any(True for _ in module.parameters(recurse=False))
+        if not _is_any_linear(name, module) and any(True for _ in module.parameters(recurse=False))
     }
     # Experts keep the weights of many layers in one parameter, which is no module.
-    kinds |= {name: "a bare parameter" for name, _ in base.named_parameters()}
+    for name, _ in base.named_parameters():
+        owner = name.rpartition(".")[0]
+        if not _is_any_linear(owner, base.get_submodule(owner)):
+            kinds[name] = "a bare parameter"
     for name in _matching(list(kinds), wanted):
         raise Refused(
             "lora.target_modules",

@@ -1,12 +1,13 @@
 """Budgets that hold when later mechanisms are chosen from earlier results."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.core.privacy.accountants import epsilon
 from shared.core.privacy.accountants.renyi import ORDERS, renyi_divergences
 from shared.core.privacy.mechanisms import Mechanism, composed
 
@@ -76,7 +77,27 @@ class RenyiFilter:
         return self.spent(composed([*spent, asked])) <= self.limit
 
 
-def _limits(epsilon: float, delta: float) -> NDArray[np.float64]:
+def _limits(budget_epsilon: float, delta: float) -> NDArray[np.float64]:
     """At each order: the conversion of Canonne, Kamath, Steinke 2020, Proposition 12, solved."""
-    limits = epsilon - np.log1p(-1 / _ORDERS) + np.log(delta * _ORDERS) / (_ORDERS - 1)
+    limits = budget_epsilon - np.log1p(-1 / _ORDERS) + np.log(delta * _ORDERS) / (_ORDERS - 1)
     return np.asarray(limits, np.float64)
+
+
+# Of every budget over several jobs, so that raising one does not choose its order from results.
+LIFETIME_ORDER = RenyiFilter.of(10.0, 1e-5).order
+
+
+def admits_over_jobs(
+    this_job: Sequence[Mechanism], all_jobs: Sequence[Mechanism], budget_epsilon: float, delta: float
+) -> bool:
+    """Whether a client's budget over all its jobs holds what it has spent, reserved and is asked for.
+
+    One job's plan is fixed before it begins, and its own epsilon is the guarantee. What a second job asks
+    may follow from what the first gave, and then only the filter's cap is one.
+
+    Both compositions include what is asked; `all_jobs` includes `this_job`.
+    """
+    if composed(this_job) == composed(all_jobs):
+        return epsilon(all_jobs, delta) <= budget_epsilon
+    budget = RenyiFilter(budget_epsilon, delta, LIFETIME_ORDER)
+    return budget.spent(all_jobs) <= budget.limit
