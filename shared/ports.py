@@ -209,6 +209,10 @@ class UnitOfWork(Protocol):
         """As `load`, or None."""
         ...
 
+    async def find_all(self, kind: type[S], keys: Iterable[tuple[str, ...]]) -> list[S]:
+        """Those of `keys` that exist, locked until the end, in the order of their keys."""
+        ...
+
     async def select(self, kind: type[S], *prefix: str) -> list[S]:
         """Every instance whose key starts with `prefix`, ordered by key; not locked."""
         ...

@@ -120,6 +120,48 @@ async def test_a_state_comes_back_as_it_was_saved(units: DatabaseUnits) -> None:
             await unit.load(Counter, "a", "x")
 
 
+async def test_many_are_found_at_once_those_that_exist_in_the_order_of_their_keys(
+    units: DatabaseUnits,
+) -> None:
+    saved = [Counter(name=f"n{number:05}", value=number) for number in range(0, 12_000, 3)]
+    async with units.begin() as unit:
+        for state in saved:
+            await unit.save(state)
+    keys = [(f"n{number:05}", "x") for number in reversed(range(24_000))]
+    async with units.begin() as unit:
+        assert await unit.find_all(Counter, keys) == saved
+        assert await unit.find_all(Counter, [("n00003", "x"), ("n00003", "y"), ("n00003", "x")]) == [saved[1]]
+        assert await unit.find_all(Counter, []) == []
+
+
+async def test_a_transaction_sees_its_own_writes_in_every_order(units: DatabaseUnits) -> None:
+    async with units.begin() as unit:
+        await unit.save(Counter(name="old"))
+        await unit.save(Counter(name="read"))
+    async with units.begin() as unit:
+        await unit.find_all(Counter, [("read", "x"), ("new", "x")])
+        wanted = [Counter(name=name, value=1) for name in ("new", "old", "read")]
+        for state in wanted:
+            await unit.save(state.replace(value=7))
+            await unit.save(state)
+        assert await unit.find_all(Counter, [("old", "x"), ("new", "x")]) == wanted[:2]
+        await unit.save(wanted[2].replace(value=2))
+        assert (await unit.load(Counter, "read", "x")).value == 2
+        await unit.save(wanted[2])
+        assert await unit.select(Counter) == wanted
+        await unit.save(Counter(name="gone"))
+        await unit.delete(Counter(name="gone"))
+        assert await unit.find(Counter, "gone", "x") is None
+        await unit.delete(wanted[0])
+        await unit.save(wanted[0].replace(value=3))
+        entry = await unit.append("s", {"n": 1})
+        assert await unit.read("s") == [entry]
+        await unit.append("s", {"n": 2})
+    async with units.begin() as unit:
+        assert [one.value for one in await unit.select(Counter)] == [3, 1, 1]
+        assert [one.sequence for one in await unit.read("s")] == [1, 2]
+
+
 async def test_select_takes_whole_words_of_a_prefix_in_order(units: DatabaseUnits) -> None:
     names = [("a", "z"), ("a", "b"), ("ab", "c"), ("a-b", "d"), ("a0", "e"), ("b", "f"), ("A", "g")]
     async with units.begin() as unit:
@@ -369,15 +411,20 @@ async def test_one_transaction_may_hold_and_release(units: DatabaseUnits) -> Non
                 pass
 
 
-async def test_replicas_that_count_together_lose_no_count(open_replica: Open) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_replicas_that_count_together_lose_no_count(open_replica: Open, at_once: bool) -> None:
     replicas = [await open_replica(), await open_replica()]
     events = [cause(f"j{n}") for n in range(40)]
 
     async def count(units: DatabaseUnits, event: Envelope) -> None:
         async with units.begin(event) as unit:
-            state = await unit.find(Counter, "n", "x") or Counter(name="n")
+            if at_once:
+                found = await unit.find_all(Counter, [("n", "x"), ("m", "x")])
+            else:
+                found = [one for name in ("m", "n") if (one := await unit.find(Counter, name, "x"))]
             await asyncio.sleep(0)
-            await unit.save(state.replace(value=state.value + 1))
+            for state in found or [Counter(name="n"), Counter(name="m")]:
+                await unit.save(state.replace(value=state.value + 1))
             unit.publish(JobCancelled(job_id="j"))
             await unit.append("counts", {"event": event.event_id})
 
@@ -389,7 +436,7 @@ async def test_replicas_that_count_together_lose_no_count(open_replica: Open) ->
             for units in replicas
         )
     )
-    assert await value_of(replicas[0], "n") == len(events)
+    assert await value_of(replicas[0], "n") == await value_of(replicas[1], "m") == len(events)
     assert len(await (await open_replica()).outgoing()) == len(events)
     async with replicas[1].begin() as unit:
         entries = await unit.read("counts")
