@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtr, chdtrc, gammaln, log_expit  # type: ignore[import-untyped]
+from scipy.special import chdtr, chdtrc, gammaln, log_expit
 
 # Of all canaries, the shares guessed to be in and to be out. Each pair is tried at its part of the error
 # allowed; where sampling hides many that are in, only those that surely are tell much.
