@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch.nn import functional
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -13,6 +14,8 @@ from transformers import (
 
 from services.client.data.tokens import IGNORED, TokenRecord
 from services.client.training.adapted_model import adapt
+from services.client.training.batching import padded
+from services.client.training.forward import learnt_logits
 from shared.job.specification import JobSpecification
 
 VOCABULARY = 50
@@ -75,3 +78,13 @@ def records(family, lengths, seed=3):
 
 def trained(model):
     return [parameter for parameter in model.parameters.values() if parameter.requires_grad]
+
+
+def batch_mean(model, batch, task):
+    """What `labels=` computes: one mean over all learnt tokens of the batch, shared out by record."""
+    ids, mask, targets = padded(batch, model.tokenizer.pad_token_id, model.device)
+    logits, following = learnt_logits(model.model, ids, mask, targets)
+    per_token = functional.cross_entropy(
+        logits.flatten(0, 1), following.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return len(batch.records) * per_token.view(following.shape).sum(dim=1) / (following != IGNORED).sum()

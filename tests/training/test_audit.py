@@ -6,21 +6,17 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
-from services.client.data.tokens import IGNORED
 from services.client.training import optimizer as optimizing
 from services.client.training import step as private
 from services.client.training.auditing import audit, run
-from services.client.training.batching import padded
 from services.client.training.clipping import FixedClipping
-from services.client.training.forward import learnt_logits
 from services.client.training.noise import KeyStream
 from services.client.training.optimizer import SecureDPOptimizer
 from shared.core.privacy import Mechanism, epsilon
 from shared.errors import Refused
 from shared.job.specification import JobSpecification
-from tests.training.models import adapted, job, records
+from tests.training.models import adapted, batch_mean, job, records
 
 CLIP = 0.05
 TENSORS = 16  # that the small Llama trains
@@ -150,16 +146,6 @@ def test_forgotten_clipping_is_caught_by_the_canaries(monkeypatch):
     monkeypatch.setattr(FixedClipping, "factors", lambda self, norms: torch.ones_like(norms))
     report = audited(noise_multiplier=2.0, sampling_rate=1.0, steps=1)
     assert report.refuted
-
-
-def batch_mean(model, batch, task):
-    """What `labels=` computes: one mean over all learnt tokens of the batch, shared out by record."""
-    ids, mask, targets = padded(batch, model.tokenizer.pad_token_id, model.device)
-    logits, following = learnt_logits(model.model, ids, mask, targets)
-    per_token = functional.cross_entropy(
-        logits.flatten(0, 1), following.flatten(), ignore_index=IGNORED, reduction="none"
-    )
-    return len(batch.records) * per_token.view(following.shape).sum(dim=1) / (following != IGNORED).sum()
 
 
 def test_a_loss_averaged_over_the_batch_is_caught(monkeypatch):

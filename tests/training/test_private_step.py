@@ -5,18 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from services.client.data.tokens import IGNORED, TokenRecord
 from services.client.trainer import Cancelled
 from services.client.training import step as private
-from services.client.training.batching import Batching, padded, together
+from services.client.training.batching import Batching, together
 from services.client.training.clipping import FixedClipping
-from services.client.training.forward import learnt_logits
 from services.client.training.noise import KeyStream
 from services.client.training.optimizer import SecureDPOptimizer
 from shared.job.specification import Task
-from tests.training.models import adapted, records, trained
+from tests.training.models import adapted, batch_mean, records, trained
 
 CLIP = 0.05
 WHOLE = Batching()
@@ -50,16 +48,6 @@ def adversarial(seed):
     """Many identical short records and one long one, last."""
     short = records("llama", [4], seed)[0]
     return [*[short] * 12, records("llama", [60], seed + 1)[0]]
-
-
-def batch_mean(model, batch, task):
-    """What `labels=` computes: one mean over all learnt tokens of the batch, shared out by record."""
-    ids, mask, targets = padded(batch, model.tokenizer.pad_token_id, model.device)
-    logits, following = learnt_logits(model.model, ids, mask, targets)
-    per_token = functional.cross_entropy(
-        logits.flatten(0, 1), following.flatten(), ignore_index=IGNORED, reduction="none"
-    )
-    return len(batch.records) * per_token.view(following.shape).sum(dim=1) / (following != IGNORED).sum()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
