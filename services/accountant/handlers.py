@@ -5,14 +5,17 @@ from collections.abc import Iterable
 from services.accountant import limits, metrics
 from services.accountant.context import Accounting
 from services.accountant.state import (
+    Asking,
     Denied,
     Granted,
     Held,
     Ledger,
+    Limits,
     Spending,
     Terms,
     agreed,
-    decide,
+    decide_all,
+    epsilons_at,
     settle,
 )
 from shared.errors import Rejected
@@ -52,7 +55,7 @@ async def on_budget_requested(event: BudgetRequested, unit: UnitOfWork, context:
     asking = sorted({client_id for client_id in event.clients if client_id not in known})
     if asking:
         granted, denied = await _decide_all(event, terms, asking, unit, context)
-        refused += [LeftOut(client_id=name, reason=one.reason) for name, one in denied.items()]
+        refused += [LeftOut(client_id=name, reason=denied[name].reason) for name in sorted(denied)]
         for client_id, decision in granted.items():
             held[client_id] = await _reserve(event, client_id, decision, unit)
     if not held:
@@ -97,10 +100,12 @@ async def on_deadline(event: DeadlinePassed, unit: UnitOfWork, context: Accounti
     job_id = reservations[0].job_id
     await unit.load(Terms, job_id)  # the lock: what was read is read again
     in_job = await _in_job(job_id, unit)
-    for held in await unit.select(Held, round_id):
-        if held.status == "reserved":
-            spending = in_job[held.client_id].spending
-            await _record(_standing(held.replace(status="expired"), spending), unit)
+    expired = [one for one in await unit.select(Held, round_id) if one.status == "reserved"]
+    spent = [(in_job[one.client_id].spending, one.delta) for one in expired]
+    for accountant in ("pld", "rdp"):
+        epsilons_at(spent, accountant)
+    for held, (spending, _) in zip(expired, spent, strict=True):
+        await _record(_standing(held.replace(status="expired"), spending), unit)
 
 
 async def _in_job(job_id: str, unit: UnitOfWork) -> dict[ClientId, Ledger]:
@@ -114,36 +119,43 @@ async def _decide_all(
     unit: UnitOfWork,
     context: Accounting,
 ) -> tuple[dict[ClientId, Granted], dict[ClientId, Denied]]:
-    """Decide for each client, in order, and save the terms and ledgers that result."""
+    """Decide for each client, and save the terms and ledgers that result."""
     terms = agreed(known, Terms(job_id=event.job_id, epsilon=event.epsilon, delta=event.delta))
     if isinstance(terms, Denied):
         return {}, dict.fromkeys(asking, terms)
     await unit.save(terms)
     ceilings = await limits.ceilings(unit, context.settings)
+    bounds = {
+        client_id: limits.bounds(terms, client_id, event.records.get(client_id), ceilings)
+        for client_id in asking
+    }
+    denied = {client_id: one for client_id, one in bounds.items() if isinstance(one, Denied)}
+    allowed = {client_id: one for client_id, one in bounds.items() if isinstance(one, Limits)}
     in_job = await _in_job(event.job_id, unit)
+    overall = await _overall(allowed, unit)
+    before = {c: in_job.get(c) or Ledger(job_id=event.job_id, client_id=c) for c in allowed}
+    standing = {c: Asking(before[c].spending, overall[c].spending, one) for c, one in allowed.items()}
     granted: dict[ClientId, Granted] = {}
-    denied: dict[ClientId, Denied] = {}
-    # Other jobs lock these rows too, and all in the order of `asking`: nobody waits in a circle.
-    for client_id in asking:
-        bounds = limits.bounds(terms, client_id, event.records.get(client_id), ceilings)
-        if isinstance(bounds, Denied):
-            denied[client_id] = bounds
-            continue
-        before = in_job.get(client_id) or Ledger(job_id=event.job_id, client_id=client_id)
-        overall = await unit.find(Ledger, "client", client_id) or Ledger(job_id="", client_id=client_id)
-        decision = decide(before.spending, overall.spending, event.mechanism, bounds)
+    for client_id, decision in decide_all(standing, event.mechanism).items():
         if isinstance(decision, Denied):
             denied[client_id] = decision
             continue
         granted[client_id] = decision
-        mine = before.replace(spending=decision.in_job)
-        mine = in_job[client_id] = _warned(mine, decision.epsilon_after, bounds.epsilon, context)
+        mine = before[client_id].replace(spending=decision.in_job)
+        mine = in_job[client_id] = _warned(mine, decision.epsilon_after, decision.limits.epsilon, context)
         await unit.save(mine)
-        await unit.save(overall.replace(spending=decision.overall))
-        if mine.running_low and not before.running_low:
+        await unit.save(overall[client_id].replace(spending=decision.overall))
+        if mine.running_low and not before[client_id].running_low:
             unit.publish(_running_low(mine, decision))
     metrics.show(terms, in_job.values(), ceilings, context.telemetry)
     return granted, denied
+
+
+async def _overall(clients: Iterable[ClientId], unit: UnitOfWork) -> dict[ClientId, Ledger]:
+    """Each client's over all jobs. Other jobs lock these rows too, in the order of their keys."""
+    found = await unit.find_all(Ledger, [("client", client_id) for client_id in clients])
+    known = {one.client_id: one for one in found}
+    return {c: known.get(c) or Ledger(job_id="", client_id=c) for c in clients}
 
 
 def _running_low(ledger: Ledger, granted: Granted) -> BudgetRunningLow:
@@ -175,7 +187,7 @@ async def _reserve(event: BudgetRequested, client_id: ClientId, granted: Granted
         client_id=client_id,
         mechanism=event.mechanism,
         epsilon_after=granted.epsilon_after,
-        epsilon_rdp_after=granted.in_job.epsilon(granted.limits.delta, "rdp"),
+        epsilon_rdp_after=granted.epsilon_rdp_after,
         epsilon_limit=granted.limits.epsilon,
         delta=granted.limits.delta,
         expires_at=event.expires_at,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from services.accountant.limits import Ceilings, bounds
-from services.accountant.state import Denied, Ledger, Terms
+from services.accountant.state import Ledger, Limits, Terms, epsilons_at
 from shared.ports import Telemetry
 
 
@@ -11,17 +11,13 @@ def show(terms: Terms, in_job: Iterable[Ledger], held: Ceilings, telemetry: Tele
     """Over all clients that the job has reserved for: epsilon of the one that has spent most (with what
     is reserved), what is left to the one with least, how many there are, and how many run low.
     """
-    spent, left, low = [], [], 0
-    for ledger in in_job:
-        limits = bounds(terms, ledger.client_id, None, held)
-        if isinstance(limits, Denied):
-            continue
-        epsilon = ledger.spending.epsilon(limits.delta)
-        spent.append(epsilon)
-        left.append(max(limits.epsilon - epsilon, 0.0))
-        low += ledger.running_low
-    if not spent:
+    bounded = [(ledger, bounds(terms, ledger.client_id, None, held)) for ledger in in_job]
+    shown = [(ledger, limits) for ledger, limits in bounded if isinstance(limits, Limits)]
+    if not shown:
         return
+    spent = epsilons_at([(ledger.spending, limits.delta) for ledger, limits in shown])
+    left = [max(limits.epsilon - epsilon, 0.0) for (_, limits), epsilon in zip(shown, spent, strict=True)]
+    low = sum(ledger.running_low for ledger, _ in shown)
     job = terms.job_id
     telemetry.gauge("budget_epsilon_spent_most", max(spent), job_id=job)
     telemetry.gauge("budget_epsilon_left_least", min(left), job_id=job)

@@ -1,12 +1,13 @@
 """What each client has spent and reserved, and the rules by which that may grow."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from shared.core.privacy import Mechanism, composed, epsilon
+from shared.core.privacy import Mechanism, composed, epsilon, epsilons
 from shared.core.privacy.mechanisms import without
 from shared.errors import Rejected, Stale
 from shared.events.ids import ClientId, JobId, ReservationId, RoundId
@@ -35,6 +36,21 @@ class Spending(BaseModel):
     def epsilon(self, delta: float, accountant: str = "pld") -> float:
         """Of the whole composition."""
         return epsilon(self.core(), delta, accountant)
+
+
+def epsilons_at(wanted: Sequence[tuple[Spending, float]], accountant: str = "pld") -> list[float]:
+    """Of each spending at its delta; of a cohort at once is several times faster than one by one.
+
+    What was found is remembered: `Spending.epsilon` has it then.
+    """
+    by_delta: dict[float, list[int]] = {}
+    for index, (_, delta) in enumerate(wanted):
+        by_delta.setdefault(delta, []).append(index)
+    found: dict[int, float] = {}
+    for delta, indices in by_delta.items():
+        compositions = [wanted[index][0].core() for index in indices]
+        found.update(zip(indices, epsilons(compositions, delta, accountant), strict=True))
+    return [found[index] for index in range(len(wanted))]
 
 
 class Terms(State):
@@ -111,6 +127,15 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Asking:
+    """Where a client that asks stands: spent and reserved in the job, over all its jobs, and its ceilings."""
+
+    in_job: Spending
+    overall: Spending
+    limits: Limits
+
+
+@dataclass(frozen=True)
 class Granted:
     """The client may spend; its compositions with the new mechanism in them."""
 
@@ -118,6 +143,8 @@ class Granted:
     overall: Spending
     limits: Limits
     epsilon_after: float
+    epsilon_rdp_after: float
+    overall_epsilon_after: float
 
 
 @dataclass(frozen=True)
@@ -139,26 +166,36 @@ def agreed(known: Terms | None, asked: Terms) -> Terms | Denied:
     return asked
 
 
-def decide(in_job: Spending, overall: Spending, asked: PoissonGaussian, limits: Limits) -> Granted | Denied:
+def decide_all(asking: Mapping[ClientId, Asking], asked: PoissonGaussian) -> dict[ClientId, Granted | Denied]:
     """Whether what was spent, what is reserved and what is asked stay under both limits together.
 
     Compared strictly: a plan keeps more distance from its limit than two machines' figures differ
-    (`noise_multiplier_for`), so that none needs slack here.
+    (`noise_multiplier_for`), so that none needs slack here. A cohort's figures are computed at once.
     """
-    job_after, overall_after = in_job.plus(asked), overall.plus(asked)
-    before, epsilon_after = in_job.epsilon(limits.delta), job_after.epsilon(limits.delta)
-    if epsilon_after > limits.epsilon:
-        return Denied(
-            f"epsilon {before:.3f} is spent of {limits.epsilon:g}; "
-            f"this round would make it {epsilon_after:.3f}"
+    in_job = [(one.in_job.plus(asked), one.limits.delta) for one in asking.values()]
+    overall = [(one.overall.plus(asked), one.limits.client_delta) for one in asking.values()]
+    figures = zip(epsilons_at(in_job), epsilons_at(in_job, "rdp"), epsilons_at(overall), strict=True)
+    return {
+        client_id: _decide(one, Granted(job_after, overall_after, one.limits, *found))
+        for (client_id, one), (job_after, _), (overall_after, _), found in zip(
+            asking.items(), in_job, overall, figures, strict=True
         )
-    overall_epsilon = overall_after.epsilon(limits.client_delta)
-    if overall_epsilon > limits.client_epsilon:
+    }
+
+
+def _decide(one: Asking, wanted: Granted) -> Granted | Denied:
+    limits = wanted.limits
+    if wanted.epsilon_after > limits.epsilon:
         return Denied(
-            f"over all jobs epsilon would be {overall_epsilon:.3f} at delta {limits.client_delta:g}, "
-            f"limit {limits.client_epsilon:g}"
+            f"epsilon {one.in_job.epsilon(limits.delta):.3f} is spent of {limits.epsilon:g}; "
+            f"this round would make it {wanted.epsilon_after:.3f}"
         )
-    return Granted(job_after, overall_after, limits, epsilon_after)
+    if wanted.overall_epsilon_after > limits.client_epsilon:
+        return Denied(
+            f"over all jobs epsilon would be {wanted.overall_epsilon_after:.3f} at delta "
+            f"{limits.client_delta:g}, limit {limits.client_epsilon:g}"
+        )
+    return wanted
 
 
 def settle(held: Held, steps: int) -> tuple[Held, PoissonGaussian | None]:

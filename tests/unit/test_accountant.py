@@ -9,10 +9,21 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from services.accountant.state import Denied, Granted, Held, Ledger, Limits, Spending, decide, settle
+from services.accountant.state import (
+    Asking,
+    Denied,
+    Granted,
+    Held,
+    Ledger,
+    Limits,
+    Spending,
+    decide_all,
+    settle,
+)
 from shared.adapters import database
 from shared.adapters.database.tables import states
 from shared.core.privacy import AdaptiveClipping, Mechanism, epsilon
+from shared.core.privacy.accountants import forget
 from shared.core.privacy.ledger import verify
 from shared.errors import Rejected, Stale
 from shared.events import BudgetRefused, BudgetReserved, BudgetRunningLow, LedgerExtended
@@ -39,6 +50,10 @@ async def outcomes(accountant):
         (body["outcome"], body["client"], body["mechanism"]["steps"])
         for body in (json.loads(line)["body"] for line in lines)
     ]
+
+
+def decide(in_job, overall, asked, limits):
+    return decide_all({"a": Asking(in_job, overall, limits)}, asked)["a"]
 
 
 def limits(job=8.0, overall=10.0):
@@ -220,6 +235,23 @@ async def test_the_ledger_states_the_standing_after_each_entry_and_verifies(acco
     assert {one.client_id: one.epsilon() for one in verdict.spending} == pytest.approx(
         {"a": after(6), "b": after(8)}, abs=1e-6
     )
+
+
+async def test_a_cohort_of_many_histories_and_deltas_is_decided_at_once_and_verifies(accountant):
+    names = [f"c{number}" for number in range(8)]
+    for number in range(1, 6):
+        mechanism = ROUND.model_copy(update={"noise_multiplier": 1 + number / 10})
+        await accountant.handle(request(number, names[number:], job=f"j{number % 2}", mechanism=mechanism))
+    await accountant.handle(report(2, "c5", steps=1, job="j0"))
+    forget()
+    records = {"c6": 20_000, "c7": 30_000}  # over all jobs these are held to a delta of their own
+    asking = request(6, names, job="j0", delta=1e-6)
+    said = await accountant.handle(asking.model_copy(update={"records": records}))
+    [reserved] = [one for one in said if isinstance(one, BudgetReserved)]
+    assert [one.client_id for one in reserved.reservations] == names
+    verdict = verify(await accountant.export())
+    assert verdict.faults == ()
+    assert len({(one.job_id, one.mechanisms) for one in verdict.spending}) == 7
 
 
 async def test_adaptive_clipping_keeps_its_bits_and_composes_with_itself(accountant):
