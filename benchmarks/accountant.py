@@ -3,16 +3,22 @@
 1000 clients, each with up to 1000 past rounds; CPU time of the decisions alone (PLD and RDP), no database.
 `at once` is `decide_all` of the cohort, as the accountant does; `one by one` of each client. `cold`
 knows no figure and no step, as after a restart; `next round` knows what the round before left. The best of
-three.
+three. Then whole requests of a new job's first rounds, over a database.
 """
 
+import asyncio
 import random
+import tempfile
 import time
+
+import structlog
 
 from services.accountant.state import Asking, Granted, Limits, Spending, decide_all
 from shared.core.privacy import Mechanism, accountants, composed
 from shared.core.privacy.accountants import losses, renyi
 from shared.events.values import PoissonGaussian
+from tests.accountant_at_work import Accountant, request
+from tests.servers import postgres
 
 CLIENTS, PAST_ROUNDS, STEPS = 1_000, 1_000, 8
 ASKED = PoissonGaussian(sampling_rate=0.001, noise_multiplier=1.0, steps=STEPS)
@@ -75,8 +81,23 @@ def two_rounds(spendings: list[Spending], *, at_once: bool) -> tuple[float, floa
     return cold_ms, next_ms
 
 
+async def requests_ms(url: str) -> list[float]:
+    """Milliseconds of the first three requests for the cohort, in their transactions."""
+    accountant = await Accountant.open(url)
+    names = tuple(f"client-{number:04}" for number in range(CLIENTS))
+    took_ms = []
+    for number in range(1, 4):
+        started = time.perf_counter()
+        [reserved] = await accountant.handle(request(number, names, mechanism=ASKED))
+        took_ms.append((time.perf_counter() - started) * 1e3)
+        assert len(reserved.reservations) == CLIENTS, "a benchmark of refusals"
+    await accountant.units.close()
+    return took_ms
+
+
 def main() -> None:
     """Print one line a case."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     print(
         f"seed {SEED}; {CLIENTS} clients, up to {PAST_ROUNDS} past rounds of {STEPS} steps; CPU milliseconds"
     )
@@ -88,6 +109,11 @@ def main() -> None:
                 cold_ms, next_ms = (min(times) for times in zip(*took, strict=True))
                 figures.append(f"cold {cold_ms:5.0f}, next round {next_ms:5.0f}")
             print(f"{distinct:4} {name:23}  one by one: {figures[0]}   at once: {figures[1]}")
+    with tempfile.TemporaryDirectory() as folder, postgres.postgres_server() as server:
+        asyncio.run(postgres.execute(server, "CREATE DATABASE accountant"))
+        for url in (f"sqlite+aiosqlite:///{folder}/accountant.db", f"{server}/accountant"):
+            took = ", ".join(f"{one:.0f}" for one in asyncio.run(requests_ms(url)))
+            print(f"requests for {CLIENTS} clients on {url.split('+')[0]}: {took} ms")
 
 
 if __name__ == "__main__":
