@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from shared.core.privacy import Mechanism, composed, epsilon, epsilons
+from shared.core.privacy.filters import admits_over_jobs
 from shared.core.privacy.mechanisms import without
 from shared.errors import Rejected, Stale
 from shared.events.ids import ClientId, JobId, ReservationId, RoundId
@@ -194,6 +195,12 @@ def _decide(one: Asking, wanted: Granted) -> Granted | Denied:
         return Denied(
             f"over all jobs epsilon would be {wanted.overall_epsilon_after:.3f} at delta "
             f"{limits.client_delta:g}, limit {limits.client_epsilon:g}"
+        )
+    budget = (limits.client_epsilon, limits.client_delta)
+    if not admits_over_jobs(wanted.in_job.core(), wanted.overall.core(), *budget):
+        return Denied(
+            f"what a second job asks may follow from the first one's result: over all jobs only epsilon "
+            f"{limits.client_epsilon:g} by a Renyi filter is a guarantee, and it admits no more"
         )
     return wanted
 

@@ -24,6 +24,7 @@ from shared.adapters import database
 from shared.adapters.database.tables import states
 from shared.core.privacy import AdaptiveClipping, Mechanism, epsilon
 from shared.core.privacy.accountants import forget
+from shared.core.privacy.filters import LIFETIME_ORDER, RenyiFilter
 from shared.core.privacy.ledger import verify
 from shared.errors import Rejected, Stale
 from shared.events import BudgetRefused, BudgetReserved, BudgetRunningLow, LedgerExtended
@@ -80,6 +81,24 @@ def test_other_jobs_count_against_a_client():
     denied = decide(Spending(), elsewhere, ROUND, limits(overall=after(42)))
     assert isinstance(denied, Denied)
     assert denied.reason.startswith(f"over all jobs epsilon would be {after(44):.3f}")
+
+
+def test_a_second_job_needs_the_room_of_a_filter_and_one_job_only_that_of_its_plan():
+    """What the second asks may follow from the first one's result: the composition's own epsilon is no cap."""
+    steps = 40
+    spent = Spending(mechanisms=(ROUND.model_copy(update={"steps": steps}),))
+    tight = limits(job=10.0, overall=after(steps + 4))
+    assert isinstance(decide(spent, spent, ROUND, tight), Granted)
+    denied = decide(Spending(), spent, ROUND, tight)
+    assert isinstance(denied, Denied)
+    assert "filter" in denied.reason
+    budget = RenyiFilter(1.0, DELTA, LIFETIME_ORDER)
+    needed = next(
+        e / 100 for e in range(100, 2000)
+        if RenyiFilter(e / 100, DELTA, LIFETIME_ORDER).limit >= budget.spent([Mechanism(0.1, 1.0, steps + 4)])
+    )  # fmt: skip
+    assert needed > after(steps + 4)
+    assert isinstance(decide(Spending(), spent, ROUND, limits(job=10.0, overall=needed)), Granted)
 
 
 def held(**changes):

@@ -98,6 +98,6 @@ def admits_over_jobs(
     Both compositions include what is asked; `all_jobs` includes `this_job`.
     """
     if composed(this_job) == composed(all_jobs):
-        return epsilon(all_jobs, delta) <= budget_epsilon
+        return epsilon(this_job, delta) <= budget_epsilon
     budget = RenyiFilter(budget_epsilon, delta, LIFETIME_ORDER)
     return budget.spent(all_jobs) <= budget.limit
