@@ -10,6 +10,7 @@ from services.client.training.adapted_model import build
 from services.client.training.bases import load_base
 from services.client.training.self_test import check_gradients
 from services.client.training.step import gradients
+from services.client.training.trainer import LoraTrainer
 from shared.errors import Refused
 from shared.job.specification import JobSpecification, Task
 from tests.training.models import base, records
@@ -71,6 +72,12 @@ def test_8_bit_layers_choose_no_outlier_columns_from_the_batch(folder, tmp_path)
     layers = [m for m in adapted.model.modules() if isinstance(m, bitsandbytes.nn.Linear8bitLt)]
     assert layers
     assert {layer.state.threshold for layer in layers} == {0.0}
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "abacus"])
+def test_a_device_that_is_not_there_is_refused_at_the_start(name):
+    with pytest.raises(Refused, match=f"FEDLORA_CLIENT_DEVICE: {name}"):
+        LoraTrainer(device=name)
 
 
 def test_quantisation_without_the_package_says_what_to_install(folder, tmp_path, monkeypatch):

@@ -37,11 +37,24 @@ def kept_bytes(model, batch):
 
 def test_less_memory_makes_smaller_micro_batches_that_stay_within_it():
     model = adapted("llama")
-    sizes = {mib: fit(model, spec(), mib * MIB).tokens for mib in (1, 2, 64)}
-    assert sizes[1] < sizes[2] < sizes[64] == 1024
-    for mib, tokens in sizes.items():
-        largest = max(Batching(tokens).split(records("llama", [40] * 60)), key=lambda b: len(b.records))
-        assert kept_bytes(model, largest) <= mib * MIB
+    some = records("llama", [40] * 60)
+    sizes = []
+    for mib in (1, 2, 64):
+        largest = next(fit(model, spec(), mib * MIB).split(some))
+        assert kept_bytes(model, largest) + gradient_bytes(model, largest) <= mib * MIB
+        sizes.append(len(largest.records))
+    assert 1 < sizes[0] < sizes[1] < sizes[2] == 1024 // 40
+
+
+def test_short_records_are_bounded_by_their_gradients():
+    model = adapted("llama", rank=16, target_modules="all")
+    largest = next(fit(model, spec(), MIB).split(records("llama", [2] * 600)))
+    assert 1 < len(largest.records)
+    assert gradient_bytes(model, largest) <= MIB
+
+
+def gradient_bytes(model, batch):
+    return 4 * len(batch.records) * sum(p.numel() for p in model.trained.values())
 
 
 def test_where_not_even_one_record_fits_checkpointing_is_tried_and_then_a_length_is_named():
@@ -50,7 +63,9 @@ def test_where_not_even_one_record_fits_checkpointing_is_tried_and_then_a_length
         fit(model, spec(), 20_000)
     assert model.model.get_base_model().is_activation_checkpointing
     nearest = int(refused.value.remedy.removeprefix("set model.max_length: "))
-    assert fit(model, spec(nearest), 20_000).tokens >= nearest
+    fit(model, spec(nearest), 20_000)
+    with pytest.raises(Refused):
+        fit(model, spec(nearest + 1), 20_000)
 
 
 def test_a_budget_between_is_met_by_checkpointing_and_changes_no_gradient():

@@ -17,8 +17,14 @@ from shared.errors import Refused
 from shared.job.specification import JobSpecification, Model, Task
 
 
-def choose_device() -> torch.device:
-    """CUDA, Apple's MPS, or the CPU."""
+def choose_device(name: str = "auto") -> torch.device:
+    """`name`, or with `auto` CUDA, Apple's MPS, or the CPU. Raises: Refused for one that is not there."""
+    if name != "auto":
+        try:
+            return torch.zeros(1, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise Refused("FEDLORA_CLIENT_DEVICE", f"{name}: {reason}", "set auto or cpu") from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

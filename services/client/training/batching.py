@@ -1,5 +1,6 @@
 """Records as padded micro-batches: they bound memory and change no result."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,13 +24,17 @@ class Batching:
     """How records are put together.
 
     Attributes:
-        tokens: padded, in one micro-batch; one record may be longer.
+        tokens: padded, in one micro-batch; more are not faster. One record may be longer.
+        room: tokens that memory holds.
+        gradient: what a record's own gradient takes of `room`, in tokens.
         fixed_shape: a record is padded to a length that depends on it alone, in a batch of a size that
             depends on that length alone. Then which others are beside it changes no kernel, and so not
             one bit of its gradient (docs/adr/0009): needed where rounding is coarse.
     """
 
     tokens: int = 1024
+    room: int = sys.maxsize
+    gradient: int = 0
     fixed_shape: bool = False
 
     def split(self, records: Sequence[TokenRecord]) -> Iterator[MicroBatch]:
@@ -49,13 +54,17 @@ class Batching:
     def _full(self, count: int, length: int, longer: int) -> bool:
         if self.fixed_shape and longer != length:
             return True
-        return (count + 1) * longer > self.tokens
+        return count + 1 > self._most(longer)
+
+    def _most(self, length: int) -> int:
+        """Records of this length in one micro-batch."""
+        return max(1, min(self.tokens // length, self.room // (length + self.gradient)))
 
     def _length(self, record: TokenRecord) -> int:
         return bucket(len(record.ids)) if self.fixed_shape else len(record.ids)
 
     def _batch(self, records: list[TokenRecord], length: int) -> MicroBatch:
-        rows = max(1, self.tokens // length) if self.fixed_shape else len(records)
+        rows = self._most(length) if self.fixed_shape else len(records)
         return MicroBatch(records, rows, length, self.fixed_shape)
 
 

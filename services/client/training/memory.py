@@ -1,5 +1,6 @@
 """Micro-batches under a memory budget: what a record costs is counted, not guessed."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -28,7 +29,7 @@ def fit(adapted: "AdaptedModel", job: JobSpecification, budget: int | None) -> B
     Raises: Refused when one record does not fit at all, with the nearest length that does.
     """
     room = free_bytes(adapted.device) if budget is None else budget
-    # Noise on B and its clipping hold one gradient a record; a record may be as short as one token.
+    # A record's gradient, and the same once more while it is clipped.
     gradient = 8 * sum(p.numel() for p in adapted.trained.values())
     longest = job.model.max_length
     token = _bytes_per_token(adapted, job)
@@ -45,11 +46,10 @@ def fit(adapted: "AdaptedModel", job: JobSpecification, budget: int | None) -> B
             f"worker may use {room / 2**20:.0f}",
             remedy,
         )
-    per_token = token + gradient / PROBE_TOKENS
     coarse = job.model.dtype == "bfloat16" or job.model.quantisation != "none"
     # A batch of fixed shape is filled up with spare rows: smaller ones waste less.
-    enough = ENOUGH_TOKENS[adapted.device.type] // (4 if coarse else 1)
-    return Batching(tokens=max(min(enough, int(room / per_token)), longest), fixed_shape=coarse)
+    enough = ENOUGH_TOKENS.get(adapted.device.type, ENOUGH_TOKENS["cpu"]) // (4 if coarse else 1)
+    return Batching(enough, int(room / token), math.ceil(gradient / token), fixed_shape=coarse)
 
 
 def free_bytes(device: torch.device) -> int:

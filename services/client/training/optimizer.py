@@ -55,7 +55,7 @@ class SecureDPOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no type
         """`p.grad` is the noised sum; the clipping rule then may move its bound."""
         sigma = self.noise_multiplier * self._clipping.norm
         for p in self.params:
-            total = p.summed_grad.detach().double().cpu().numpy()
+            total = p.summed_grad.detach().cpu().double().numpy()
             released = noised(total.ravel(), sigma, self._stream).reshape(total.shape)
             p.grad = torch.from_numpy(released.astype(np.float32)).to(p.device, p.dtype)
         self._clipping.end_step(self.expected_batch_size, self._stream)

@@ -51,7 +51,7 @@ class LoraTrainer:
     ) -> None:
         self._span = span
         self._cache = cache_dir or default_cache()
-        self._device = choose_device() if device == "auto" else torch.device(device)
+        self._device = choose_device(device)
         self._budget = None if memory_mib is None else memory_mib << 20
         self._token_cache = token_cache
         self._data: dict[tuple[JobId, Path], list[TokenRecord]] = {}
