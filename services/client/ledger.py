@@ -13,8 +13,6 @@ from shared.events.ids import ReservationId, RoundId
 from shared.events.values import PoissonGaussian, Reservation
 from shared.ports import State
 
-SLACK = 1e-9  # rounding of the comparison, not of the budget
-
 
 class Entry(BaseModel):
     """One round. `released`: nothing left the client, so it costs nothing."""
@@ -75,7 +73,7 @@ def reserve(
     entry = Entry(round_id=round_id, reservation_id=reservation.reservation_id, mechanism=asked)
     after = ledger.replace(entries=(*ledger.entries, entry))
     total = spent(after)
-    if total > ledger.epsilon + SLACK:
+    if total > ledger.epsilon:
         reason = f"the round would bring epsilon to {total:.4g}, the limit is {ledger.epsilon:g}"
         raise Refused("epsilon", reason, "end the job")
     everything = [mechanism for one in (after, *others) for mechanism in _mechanisms(one)]

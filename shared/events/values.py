@@ -3,7 +3,7 @@
 import hashlib
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from shared.core.privacy import AdaptiveClipping, Mechanism
 from shared.events.ids import ClientId, ReservationId, Sha256
@@ -81,6 +81,13 @@ class PoissonGaussian(Value):
     noise_multiplier: Annotated[float, Field(gt=0)]
     bits_noise_multiplier: Annotated[float | None, Field(gt=0)] = None
     steps: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _noise_is_left_for_the_sum(self) -> Self:
+        bits = self.bits_noise_multiplier
+        if bits is not None and bits <= self.noise_multiplier:
+            raise ValueError("bits with so little noise leave none for the sum")
+        return self
 
     @classmethod
     def of_round(cls, specification: JobSpecification, noise_multiplier: float) -> Self:

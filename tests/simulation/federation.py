@@ -128,7 +128,9 @@ class ScriptedTrainer:
                 if cancelled():
                     raise Cancelled("the round is over")
         number = int(task.round_id.rsplit("-r", 1)[1])
-        return TrainingResult(update_of(self.client_id, number, self.dimension), task.mechanism.steps, 0.0, task.clip_norm)
+        return TrainingResult(
+            update_of(self.client_id, number, self.dimension), task.mechanism.steps, 0.0, task.clip_norm
+        )
 
 
 @asynccontextmanager

@@ -32,7 +32,7 @@ class Count(State):
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - polls the bus
             await asyncio.sleep(0.001)
 

@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from pydantic import ValidationError
 
 from services.client import state
 from services.client.state import LocalRound, Pinned
@@ -33,3 +34,10 @@ def test_the_first_aggregation_key_is_trusted_and_another_refused():
     assert state.pinned_key(pinned, b"k" * 32) == pinned
     with pytest.raises(Refused):
         state.pinned_key(pinned, b"x" * 32)
+
+
+def test_bits_with_less_noise_than_the_whole_step_are_no_mechanism():
+    with pytest.raises(ValidationError, match="leave none for the sum"):
+        PoissonGaussian(sampling_rate=0.1, noise_multiplier=1.0, bits_noise_multiplier=0.9, steps=1)
+    kept = PoissonGaussian(sampling_rate=0.1, noise_multiplier=1.0, bits_noise_multiplier=10.0, steps=1)
+    assert PoissonGaussian.of(kept.core()) == kept
