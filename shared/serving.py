@@ -2,16 +2,17 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 
 from shared.adapters.health import serve_health
 from shared.adapters.infrastructure import Endpoints, Infrastructure, open_infrastructure
 from shared.adapters.telemetry import configure_logging
-from shared.errors import Unavailable
+from shared.errors import Refused, Unavailable
 from shared.service import Service
 
 log = structlog.get_logger()
@@ -71,4 +72,20 @@ def main_of(name: str, build: Build, *, login: str = "") -> None:
     """The body of every `python -m services.<name>`: settings come from the environment. `login` is the
     user that the broker checks as `user_id`."""
     configure_logging(name)
-    asyncio.run(serve(name, Endpoints(), build, login=login))
+    with mistakes_explained():
+        asyncio.run(serve(name, Endpoints(), build, login=login))
+
+
+@contextmanager
+def mistakes_explained() -> Iterator[None]:
+    """End the process with one line on stderr for what a person set wrongly, instead of a traceback."""
+    try:
+        yield
+    except Refused as refused:
+        raise SystemExit(f"fedlora: {refused}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]).upper()
+        wrong = "is not set" if first["type"] == "missing" else first["msg"]
+        given = f", not {first['input']!r}" if isinstance(first["input"], str) else ""
+        raise SystemExit(f"fedlora: the environment's FEDLORA_...{place}: {wrong}{given}") from None

@@ -43,7 +43,7 @@ class AccountantSettings(BaseSettings):
             if not possible(name, value) or value > UNRAISED[name]:
                 whose = f"{client}'s {name}" if client else name
                 raise ValueError(
-                    f"{whose} is {value:g}, at most {UNRAISED[name]:g} here; "
+                    f"{whose} is {value:g}; above 0 and at most {UNRAISED[name]:g} here, "
                     "go beyond with `fedlora limits raise`, which asks for a reason"
                 )
         return self

@@ -12,7 +12,7 @@ from shared.adapters.infrastructure import Endpoints, Infrastructure
 from shared.events import ClientJoined
 from shared.ports import UnitOfWork
 from shared.service import Service, inbox_for
-from shared.serving import main_of
+from shared.serving import main_of, mistakes_explained
 
 
 class ClientService(Service[Desk]):
@@ -75,7 +75,8 @@ def trainer_for(settings: ClientSettings, infrastructure: Infrastructure) -> Tra
 
 def main() -> None:
     """Read the environment and serve."""
-    settings = ClientSettings()
+    with mistakes_explained():
+        settings = ClientSettings()
     if "home" not in settings.model_fields_set:
         settings = settings.model_copy(update={"home": Endpoints().home})
 

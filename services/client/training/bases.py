@@ -1,5 +1,6 @@
 """The frozen base model: its device, its precision, and how it is loaded."""
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from transformers import (
 from services.client.models import locate
 from shared.errors import Refused
 from shared.job.specification import JobSpecification, Model, Task
+
+# It asks for kernels of its own that a CPU can do without.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def choose_device(name: str = "auto") -> torch.device:
