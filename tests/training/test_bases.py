@@ -6,8 +6,8 @@ import torch
 from transformers import AutoTokenizer
 
 from services.client.models import locate
-from services.client.training.adapted_model import build
 from services.client.training.bases import load_base
+from services.client.training.building import build
 from services.client.training.self_test import check_gradients
 from services.client.training.step import gradients
 from services.client.training.trainer import LoraTrainer

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,7 @@ from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 
-from services.client.training.bases import load_base
 from services.client.training.batching import Batching
-from services.client.training.memory import fit
 from services.client.training.targets import HEADS, target_modules
 from shared.core.lora import automatic_rank, initial_tensor
 from shared.errors import Refused
@@ -61,16 +58,6 @@ class AdaptedModel:
             tensor.name: self.parameters[tensor.name].detach().float().cpu().numpy().copy()
             for tensor in self.layout.trainable
         }
-
-
-def build(job: JobSpecification, cache: Path, device: torch.device, budget: int | None) -> AdaptedModel:
-    """Load the base, wrap it, and choose micro-batches within `budget` bytes (None: what is free).
-
-    Raises: Refused with the setting that is at fault.
-    """
-    base, tokenizer = load_base(job, cache, device)
-    adapted = adapt(base, tokenizer, job, device)
-    return replace(adapted, batching=fit(adapted, job, budget))
 
 
 def adapt(base: Any, tokenizer: Any, job: JobSpecification, device: torch.device) -> AdaptedModel:  # noqa: ANN401 - transformers' models share no public type

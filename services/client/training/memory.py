@@ -1,19 +1,17 @@
 """Micro-batches under a memory budget: what a record costs is counted, not guessed."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import torch
 
 from services.client.data.tokens import TokenRecord
+from services.client.training.adapted_model import AdaptedModel
 from services.client.training.batching import Batching, together
 from services.client.training.forward import per_record_losses
 from shared.errors import Refused
 from shared.job.specification import JobSpecification, Task
-
-if TYPE_CHECKING:
-    from services.client.training.adapted_model import AdaptedModel
 
 # Padded tokens beyond which a larger micro-batch is not faster.
 ENOUGH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
@@ -22,7 +20,7 @@ BACKWARD = 2.0  # gradients of activations live beside them
 PROBE_TOKENS = 64
 
 
-def fit(adapted: "AdaptedModel", job: JobSpecification, budget: int | None) -> Batching:
+def fit(adapted: AdaptedModel, job: JobSpecification, budget: int | None) -> Batching:
     """The largest useful micro-batch within `budget` bytes, with gradient checkpointing where even one
     record of `max_length` tokens does not fit without.
 
@@ -62,7 +60,7 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available * CPU_SHARE)
 
 
-def _bytes_per_token(adapted: "AdaptedModel", job: JobSpecification) -> float:
+def _bytes_per_token(adapted: AdaptedModel, job: JobSpecification) -> float:
     """What a forward pass keeps for the backward pass, counted on one record of padding tokens."""
     kept: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in adapted.model.parameters()}

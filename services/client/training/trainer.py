@@ -12,8 +12,9 @@ import torch
 from services.client.data import Record, TokenCache, TokenRecord, read_records, tokenise
 from services.client.models import default_cache
 from services.client.trainer import Prepared, Progress, TrainingResult, TrainingTask
-from services.client.training.adapted_model import AdaptedModel, build
+from services.client.training.adapted_model import AdaptedModel
 from services.client.training.bases import choose_device
+from services.client.training.building import build
 from services.client.training.clipping import clipping_for
 from services.client.training.noise import KeyStream
 from services.client.training.optimizer import SecureDPOptimizer

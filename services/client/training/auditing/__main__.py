@@ -16,10 +16,10 @@ from typing import Any
 from services.client.data import read_records, tokenise
 from services.client.models import default_cache
 from services.client.trainer import DataError
-from services.client.training.adapted_model import build
 from services.client.training.auditing.run import audit
 from services.client.training.auditing.small_model import small_model
 from services.client.training.bases import choose_device
+from services.client.training.building import build
 from services.client.training.noise import KeyStream
 from shared.core.privacy import NoiseNotFound
 from shared.errors import Refused
