@@ -251,10 +251,10 @@ def settings(steps: int, rounds: int, rate: float, q: float = 0.1, **more: Any) 
 
 
 def say(label: str, arm: Arm, setting: Setting, figures: Sequence[float], seconds: float) -> None:
-    spread = f"{min(figures):.3f} to {max(figures):.3f}" if len(figures) > 1 else ""
+    each = " ".join(f"{figure:.3f}" for figure in figures)
     shown = " ".join(f"{name.split('.')[1]}={value}" for name, value in setting.items())
     print(
-        f"{label:26} {arm.name:23} {statistics.mean(figures):8.3f}  {spread:16} {seconds:5.0f} s  {shown}",
+        f"{label:26} {arm.name:23} {statistics.mean(figures):8.3f}  {each:20} {seconds:5.0f} s  {shown}",
         flush=True,
     )
 
@@ -300,7 +300,7 @@ CASES: dict[str, Case] = {
         (
             ("federation", FEDERATION, settings(5, 3, 3.5)),
             ("central", CENTRAL, settings(5, 3, 7.0)),
-            ("no privacy", OPEN_CENTRAL, settings(5, 3, 1.0)),
+            ("no privacy", OPEN_CENTRAL, settings(5, 3, 0.01, training__optimizer="adam")),
         ),
         (
             *(("demo", FEDERATION, settings(5, 3, rate)) for rate in (3.5, 7.0)),
@@ -324,7 +324,7 @@ CASES: dict[str, Case] = {
         (
             ("federation", FEDERATION, settings(5, 3, 1.75, 0.2)),
             ("central", CENTRAL, settings(5, 3, 1.75, 0.2)),
-            ("no privacy", OPEN_CENTRAL, settings(5, 3, 1.0, 0.2)),
+            ("no privacy", OPEN_CENTRAL, settings(5, 3, 0.01, 0.2, training__optimizer="adam")),
         ),
         (
             ("federation low", FEDERATION, settings(5, 3, 1.75, 0.2)),
@@ -342,6 +342,9 @@ CASES: dict[str, Case] = {
             ("federation", FEDERATION, settings(1, 3, 5.0)),
             ("central", CENTRAL, settings(1, 3, 5.0)),
             ("no privacy", OPEN_CENTRAL, settings(1, 3, 5.0)),
+            ("rate 20, federation", FEDERATION, settings(1, 3, 20.0)),
+            ("rate 20, central", CENTRAL, settings(1, 3, 20.0)),
+            ("rate 20, no privacy", OPEN_CENTRAL, settings(1, 3, 20.0)),
         ),
         (*(("federation", FEDERATION, settings(1, 3, rate)) for rate in (2.5, 5.0, 10.0)),),
     ),
