@@ -1,0 +1,83 @@
+"""The client: it encrypts its update once a round, and then has only bytes to send again."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from shared.core.secagg import sealing
+from shared.core.secagg.oneshot import commitment, compiled, encoding, key_stream, noise, packed_shamir, ring
+from shared.core.secagg.oneshot.messages import Share, Upload, upload_message, words_to_bytes
+from shared.core.secagg.oneshot.terms import Terms, public_polynomials
+from shared.errors import Rejected
+
+RandomBytes = Callable[[int], bytes]
+
+
+@dataclass(frozen=True)
+class Client:
+    """One client in one round.
+
+    Attributes:
+        terms: as the client itself was told them.
+        client_id: its name in the cohort.
+        upload: for the server; kept, and sent again as it is, until the round is over.
+        shares: one for each holder, which the caller seals to that holder, bound to round and sender.
+    """
+
+    terms: Terms
+    client_id: str
+    upload: Upload | None = None
+    shares: tuple[bytes, ...] = ()
+
+
+def encrypt(
+    client: Client, values: NDArray[np.int32], signing_key: Ed25519PrivateKey, random_bytes: RandomBytes
+) -> Client:
+    """Encrypt an update as a s + e + scale values, and share s with the committee.
+
+    `a` is derived here from the terms; s and e are drawn here and dropped, so no second ciphertext can have
+    them.
+
+    Args:
+        client: that has not encrypted yet.
+        values: (terms.dimension,) int32 of 16 bits.
+        signing_key: whose public half the cohort names.
+        random_bytes: cryptographic; drawn from for keys of 32 and 64 bytes.
+
+    Raises: Rejected when it has encrypted already, is not in the cohort under this key, or `values` do not
+        fit.
+    Source: Lyubashevsky, Peikert, Regev 2010, EUROCRYPT; sums over two and more honest clients:
+        Kim et al. 2023, CRYPTO (Hint-RLWE).
+    """
+    terms = client.terms
+    if client.upload is not None:
+        raise Rejected("this round's update is encrypted already: send the kept bytes again")
+    if terms.cohort.get(client.client_id) != signing_key.public_key().public_bytes_raw():
+        raise Rejected(f"{client.client_id} is not in the cohort under this key")
+    plain = np.zeros(terms.length, np.int32)
+    plain[: terms.dimension] = encoding.checked(values, terms.dimension)
+    secret = noise.from_words(key_stream.words(random_bytes(key_stream.KEY_BYTES), ring.N))
+    errors = key_stream.words(random_bytes(key_stream.KEY_BYTES), terms.length)
+    masked = compiled.mask(public_polynomials(terms), secret)[: terms.length]
+    compiled.conceal(masked, errors, plain, terms.scale)
+    ciphertext = words_to_bytes(masked)
+    shares = packed_shamir.share(secret, terms.scheme, random_bytes(key_stream.UNIFORM_KEY_BYTES))
+    return _signed(client, ciphertext, tuple(shares), signing_key)
+
+
+def _signed(
+    client: Client, ciphertext: bytes, shares: tuple[NDArray[np.uint32], ...], key: Ed25519PrivateKey
+) -> Client:
+    tree = commitment.levels(tuple(words_to_bytes(share) for share in shares))
+    (root,) = tree[-1]
+    ciphertext_sha256 = hashlib.sha256(ciphertext).digest()
+    signature = sealing.sign(key, upload_message(client.terms, client.client_id, ciphertext_sha256, root))
+    payloads = (
+        Share(share, ciphertext_sha256, commitment.path(tree, index), signature).to_bytes()
+        for index, share in enumerate(shares)
+    )
+    return replace(client, upload=Upload(ciphertext, root, signature), shares=tuple(payloads))
