@@ -16,7 +16,7 @@ from shared.core.secagg.pairwise.terms import TooFew
 from shared.errors import Rejected, Stale
 
 GOLDEN = Path(__file__).parent / "golden" / "pairwise.json"
-SPARSE = Plan(clients=10, colluding=0, lost=2, neighbours=6, threshold=4)
+SPARSE = Plan(clients=20, colluding=0, lost=3, neighbours=4, threshold=3)
 
 
 def fresh_seed():
@@ -76,15 +76,20 @@ def test_below_the_threshold_the_round_fails_and_says_how_many_are_missing(stage
     assert str(failure.value).endswith("5 of the 6 that are needed came, 1 missing")
 
 
-def test_a_client_cut_off_from_its_neighbours_early_leaves_and_the_rest_go_on():
-    terms = terms_for(10, 3, SPARSE)
-    victim = terms.graph.ring[0]
-    silent = frozenset(terms.graph.ring[i] for i in (1, 2, 3, 9))
-    planned = replace(SPARSE, threshold=4)
-    with pytest.raises(TooFew):
-        Round(terms_for(10, 3, planned), fresh_seed(), {"mask": silent}).result()
-    assert victim in terms.graph.unsupported(set(terms.cohort) - silent, 4)
-    assert victim not in terms.graph.supported(set(terms.cohort) - silent, 4)
+def test_who_has_too_few_neighbours_leaves_before_masking_and_the_rest_go_on():
+    terms = terms_for(20, 3, SPARSE)
+    ring = terms.graph.ring
+    run = Round(terms, fresh_seed(), {"share": (ring[1], ring[2], ring[18])})
+    result = run.result()
+    assert set(result.survivors) == {*ring[3:18]}  # ring[0] has one neighbour left, then ring[19] too
+    assert (result.total == run.plain_sum(result.survivors)).all()
+
+
+def test_who_has_too_few_neighbours_after_masking_fails_the_round():
+    terms = terms_for(20, 3, SPARSE)
+    ring = terms.graph.ring
+    with pytest.raises(TooFew, match=f"{ring[0]}: 2 of the 3 that are needed came, 1 missing"):
+        Round(terms, fresh_seed(), {"mask": (ring[1], ring[2], ring[18])}).result()
 
 
 @pytest.mark.parametrize("stage", STAGES)

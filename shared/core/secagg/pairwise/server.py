@@ -1,0 +1,231 @@
+"""The server's side of one round: each phase takes one kind of message, and is closed when its time is over.
+
+Phases are frozen. A message in its phase returns a new phase; one that comes again or late is `Stale`. Masked
+vectors are added as they come: the server holds one sum, whatever the size of the cohort.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.core.secagg import sealing
+from shared.core.secagg.pairwise import keys
+from shared.core.secagg.pairwise.messages import (
+    Advertisement,
+    Delivery,
+    Endorsement,
+    Endorsements,
+    KeyList,
+    MaskedInput,
+    SealedShares,
+    SurvivorSet,
+    Unmasking,
+    consent_message,
+    endorsement_message,
+)
+from shared.core.secagg.pairwise.terms import Terms, TooFew
+from shared.core.secagg.pairwise.unmasking import Result, open_sum
+from shared.errors import Rejected, Stale
+
+Message = Advertisement | SealedShares | MaskedInput | Endorsement | Unmasking
+
+
+def start(terms: Terms) -> "Advertising":
+    """The first phase."""
+    return Advertising(terms, {})
+
+
+def receive(phase: "AnyPhase", message: Message) -> "AnyPhase":
+    """Give a message to the phase it belongs to.
+
+    Raises: Stale for one of an earlier phase; Rejected for one of a later phase; or as that phase does.
+    """
+    position, belongs = _ORDER.index(type(phase)), _SPEAKS.index(type(message))
+    if position == belongs:
+        return phase.receive(message)  # type: ignore[arg-type]
+    if belongs < position:
+        raise Stale(f"{message.client_id} is late")
+    raise Rejected(f"{message.client_id} is early")
+
+
+@dataclass(frozen=True)
+class Advertising:
+    """Clients advertise keys."""
+
+    terms: Terms
+    advertisements: Mapping[str, Advertisement]
+
+    def receive(self, message: Advertisement) -> "Advertising":
+        """Raises: Stale for a second one of a client; Rejected for one that is not signed for this round."""
+        _new(message.client_id, self.advertisements, self.terms.cohort)
+        keys.check(self.terms, message)
+        return replace(self, advertisements={**self.advertisements, message.client_id: message})
+
+    def close(self) -> tuple["Sharing", dict[str, KeyList]]:
+        """The next phase, and what each client that is still in it is sent. Raises: TooFew."""
+        present = _enough("advertised keys", self.advertisements, self.terms)
+        advertisements = {client: self.advertisements[client] for client in present}
+        lists = {
+            client: KeyList({peer: advertisements[peer] for peer in _among(self.terms, client, present)})
+            for client in present
+        }
+        return Sharing(self.terms, advertisements, {}), lists
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Clients share their secrets with neighbours."""
+
+    terms: Terms
+    advertisements: Mapping[str, Advertisement]
+    shares: Mapping[str, SealedShares]
+
+    def receive(self, message: SealedShares) -> "Sharing":
+        """Raises: Stale for a second one of a client; Rejected for one that leaves a neighbour out."""
+        _new(message.client_id, self.shares, self.advertisements)
+        if set(message.sealed) != set(_among(self.terms, message.client_id, self.advertisements)):
+            raise Rejected(f"{message.client_id} did not share with all its neighbours, or with others")
+        return replace(self, shares={**self.shares, message.client_id: message})
+
+    def close(self) -> tuple["Collecting", dict[str, Delivery]]:
+        """The next phase, and what each client that is still in it is sent. Raises: TooFew."""
+        roster = _enough("shared keys", self.shares, self.terms)
+        deliveries = {
+            client: Delivery(
+                roster,
+                {peer: self.shares[peer].sealed[client] for peer in _among(self.terms, client, roster)},
+            )
+            for client in roster
+        }
+        public = {client: self.advertisements[client] for client in roster}
+        total = np.zeros(self.terms.dimension, np.uint32)
+        return Collecting(self.terms, public, total, {}), deliveries
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """Clients send masked vectors. `total` (dimension,) is uniform to the server: it holds all masks."""
+
+    terms: Terms
+    advertisements: Mapping[str, Advertisement]
+    total: NDArray[np.uint32]
+    consents: Mapping[str, bytes]
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        """Who shared keys, ascending."""
+        return tuple(sorted(self.advertisements))
+
+    def receive(self, message: MaskedInput) -> "Collecting":
+        """Raises: Stale for a second one of a client; Rejected for another shape or type, or a consent that
+        is not the client's under this roster."""
+        client = message.client_id
+        _new(client, self.consents, self.advertisements)
+        if message.values.shape != self.total.shape or message.values.dtype != np.uint32:
+            raise Rejected(f"the vector of {client} is {message.values.shape} {message.values.dtype}")
+        signed = consent_message(self.terms, client, self.roster)
+        sealing.verify(self.terms.cohort[client], message.consent, signed)
+        consents = {**self.consents, client: message.consent}
+        return replace(self, total=self.total + message.values, consents=consents)
+
+    def close(self) -> tuple["Endorsing", dict[str, SurvivorSet]]:
+        """The next phase, and what each survivor is sent.
+
+        Raises: TooFew below the quorum or `fewest_survivors`, or when a client has too few neighbours left:
+            its vector is in the sum and does not come out.
+        """
+        survivors = tuple(sorted(self.consents))
+        needed = max(self.terms.plan.quorum, self.terms.plan.fewest_survivors)
+        if len(survivors) < needed:
+            raise TooFew("masked vectors", len(survivors), needed)
+        threshold = self.terms.plan.threshold
+        if alone := self.terms.graph.unsupported(survivors, threshold):
+            around = _among(self.terms, min(alone), survivors)
+            raise TooFew(f"masked vectors around {min(alone)}", len(around) + 1, threshold)
+        sets = {
+            client: SurvivorSet(
+                survivors, {peer: self.consents[peer] for peer in _among(self.terms, client, survivors)}
+            )
+            for client in survivors
+        }
+        return Endorsing(self.terms, self.advertisements, self.total, survivors, {}), sets
+
+
+@dataclass(frozen=True)
+class Endorsing:
+    """Survivors sign the set that they stand for."""
+
+    terms: Terms
+    advertisements: Mapping[str, Advertisement]
+    total: NDArray[np.uint32]
+    survivors: tuple[str, ...]
+    signatures: Mapping[str, bytes]
+
+    def receive(self, message: Endorsement) -> "Endorsing":
+        """Raises: Stale for a second one of a client; Rejected for one that does not stand for this set."""
+        client = message.client_id
+        _new(client, self.signatures, self.survivors)
+        roster = tuple(sorted(self.advertisements))
+        signed = endorsement_message(self.terms, client, roster, self.survivors)
+        sealing.verify(self.terms.cohort[client], message.signature, signed)
+        return replace(self, signatures={**self.signatures, client: message.signature})
+
+    def close(self) -> tuple["Revealing", Endorsements]:
+        """The next phase, and what each client that endorsed is sent. Raises: TooFew below the quorum."""
+        if len(self.signatures) < self.terms.plan.quorum:
+            raise TooFew("endorsements", len(self.signatures), self.terms.plan.quorum)
+        following = Revealing(self.terms, self.advertisements, self.total, self.survivors, {})
+        return following, Endorsements(dict(self.signatures))
+
+
+@dataclass(frozen=True)
+class Revealing:
+    """Survivors reveal one share of each neighbour."""
+
+    terms: Terms
+    advertisements: Mapping[str, Advertisement]
+    total: NDArray[np.uint32]
+    survivors: tuple[str, ...]
+    answers: Mapping[str, Unmasking]
+
+    def receive(self, message: Unmasking) -> "Revealing":
+        """Raises: Stale for a second one of a client; Rejected for shares of others than were asked for."""
+        client = message.client_id
+        _new(client, self.answers, self.survivors)
+        owners = {client, *_among(self.terms, client, self.advertisements)}
+        alive = owners.intersection(self.survivors)
+        if set(message.self_shares) != alive or set(message.key_shares) != owners - alive:
+            raise Rejected(f"{client} did not reveal one share of each neighbour")
+        return replace(self, answers={**self.answers, client: message})
+
+    def close(self) -> Result:
+        """The sum (dimension,) over the survivors modulo 2^32. Raises: as `open_sum`."""
+        return open_sum(self.terms, self.advertisements, self.total, self.survivors, self.answers)
+
+
+AnyPhase = Advertising | Sharing | Collecting | Endorsing | Revealing
+_ORDER = (Advertising, Sharing, Collecting, Endorsing, Revealing)
+_SPEAKS = (Advertisement, SealedShares, MaskedInput, Endorsement, Unmasking)
+
+
+def _new(client: str, heard: Mapping[str, object], expected: Mapping[str, object] | tuple[str, ...]) -> None:
+    if client in heard:
+        raise Stale(f"{client} has spoken in this phase")
+    if client not in expected:
+        raise Rejected(f"{client} does not speak in this phase")
+
+
+def _among(terms: Terms, client: str, present: Mapping[str, object] | tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(peer for peer in terms.graph.around(client) if peer in present)
+
+
+def _enough(stage: str, present: Mapping[str, object], terms: Terms) -> tuple[str, ...]:
+    """Ascending, without those who have too few neighbours."""
+    left = terms.graph.supported(present, terms.plan.threshold)
+    needed = max(terms.plan.quorum, terms.plan.fewest_survivors)
+    for clients in (present, left):
+        if len(clients) < needed:
+            raise TooFew(stage, len(clients), needed)
+    return tuple(sorted(left))
