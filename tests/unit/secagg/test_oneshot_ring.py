@@ -97,6 +97,15 @@ def test_the_compiled_mask_equals_the_numpy_product(seed, groups):
     secret = rng.integers(-(2**20), 2**20, ring.N)
     expected = ring.multiply(ring.inverse(transforms), ring.residues(secret)[:, None])
     assert (compiled.mask(transforms, secret) == expected.reshape(-1)).all()
+    pieces = [piece.copy() for piece in compiled.masks(transforms, secret)]
+    assert (np.concatenate(pieces) == expected.reshape(-1)).all()
+
+
+def test_words_in_pieces_are_the_same_words():
+    key = bytes(range(32))
+    pieces = [piece.copy() for piece in key_stream.pieces(key, 100_000, 30_000)]
+    assert [len(piece) for piece in pieces] == [30_000, 30_000, 30_000, 10_000]
+    assert (np.concatenate(pieces) == key_stream.words(key, 100_000)).all()
 
 
 def test_the_compiled_mask_holds_at_the_edges_of_the_range():

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from shared.core.secagg import sealing
 from shared.core.secagg.oneshot import commitment, compiled, encoding, key_stream, noise, packed_shamir, ring
+from shared.core.secagg.oneshot.beacon import GROUP
 from shared.core.secagg.oneshot.messages import Share, Upload, upload_message, words_to_bytes
 from shared.core.secagg.oneshot.terms import Terms, public_polynomials
 from shared.errors import Rejected
@@ -58,15 +59,29 @@ def encrypt(
         raise Rejected("this round's update is encrypted already: send the kept bytes again")
     if terms.cohort.get(client.client_id) != signing_key.public_key().public_bytes_raw():
         raise Rejected(f"{client.client_id} is not in the cohort under this key")
-    plain = np.zeros(terms.length, np.int32)
-    plain[: terms.dimension] = encoding.checked(values, terms.dimension)
+    plain = encoding.checked(values, terms.dimension)
     secret = noise.from_words(key_stream.words(random_bytes(key_stream.KEY_BYTES), ring.N))
-    errors = key_stream.words(random_bytes(key_stream.KEY_BYTES), terms.length)
-    masked = compiled.mask(public_polynomials(terms), secret)[: terms.length]
-    compiled.conceal(masked, errors, plain, terms.scale)
-    ciphertext = words_to_bytes(masked)
+    ciphertext = words_to_bytes(_ciphertext(terms, plain, secret, random_bytes(key_stream.KEY_BYTES)))
     shares = packed_shamir.share(secret, terms.scheme, random_bytes(key_stream.UNIFORM_KEY_BYTES))
     return _signed(client, ciphertext, tuple(shares), signing_key)
+
+
+def _ciphertext(
+    terms: Terms, plain: NDArray[np.int32], secret: NDArray[np.int64], error_key: bytes
+) -> NDArray[np.uint32]:
+    """(terms.length,): group by group in a core's cache, each written over the `a` that it came from."""
+    public = public_polynomials(terms)
+    out = public.reshape(-1)
+    masks = compiled.masks(public, secret)
+    errors = key_stream.pieces(error_key, terms.length, GROUP)
+    for start, mask, words in zip(range(0, terms.length, GROUP), masks, errors, strict=True):
+        part = plain[start : start + len(words)]
+        padded = np.zeros(len(words), np.int32)
+        padded[: len(part)] = part
+        block = mask[: len(words)]
+        compiled.conceal(block, words, padded, terms.scale)
+        out[start : start + len(words)] = block
+    return out[: terms.length]
 
 
 def _signed(

@@ -5,7 +5,7 @@ Shoup: x w mod q from the upper half of x floor(w 2^32 / q), without a division.
 Source: Harvey 2014, J. Symbolic Computation 60, arXiv:1205.2926, Section 3.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
@@ -133,10 +133,23 @@ def mask(transforms: NDArray[np.uint32], secret: NDArray[np.int64]) -> NDArray[n
 
     Returns: (groups * N * LANES,), flat, below q.
     """
-    transformed = ring.forward(ring.residues(secret)[:, None])[:, 0].copy()
     out = np.empty(transforms.shape, np.uint32)
-    _mask(transforms, transformed, _quotients(transformed), out)
+    _mask(transforms, *_transformed(secret), out)
     return out.reshape(-1)
+
+
+def masks(transforms: NDArray[np.uint32], secret: NDArray[np.int64]) -> Iterator[NDArray[np.uint32]]:
+    """The same, group by group, (N * LANES,) each; each is overwritten by the next."""
+    factors, out = _transformed(secret), np.empty((1, *transforms.shape[1:]), np.uint32)
+    for group in range(len(transforms)):
+        _mask(transforms[group : group + 1], *factors, out)
+        yield out.reshape(-1)
+
+
+def _transformed(secret: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """The transform of s, and Shoup's quotients of it."""
+    transformed = ring.forward(ring.residues(secret)[:, None])[:, 0].copy()
+    return transformed, _quotients(transformed)
 
 
 def conceal(

@@ -1,5 +1,7 @@
 """Words of AES-256-CTR, as they are or uniform below a modulus."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
@@ -8,6 +10,7 @@ KEY_BYTES = 32
 UNIFORM_KEY_BYTES = 64
 _LOW_31_BITS = np.uint32(2**31 - 1)
 _REPLACEMENTS_AT_ONCE = 64
+_ZEROS = memoryview(bytes(2**17))
 
 
 def words(key: bytes, count: int) -> NDArray[np.uint64]:
@@ -15,6 +18,15 @@ def words(key: bytes, count: int) -> NDArray[np.uint64]:
     out = np.empty(count, "<u8")
     _fill(_stream(key), out.data.cast("B"))
     return out
+
+
+def pieces(key: bytes, count: int, length: int) -> Iterator[NDArray[np.uint64]]:
+    """The same words in pieces of `length`, the last one shorter; each is overwritten by the next."""
+    stream, out = _stream(key), np.empty(min(count, length), "<u8")
+    for start in range(0, count, length):
+        piece = out[: min(length, count - start)]
+        _fill(stream, piece.data.cast("B"))
+        yield piece
 
 
 def below(modulus: int, count: int, keys: bytes) -> NDArray[np.uint32]:
@@ -44,7 +56,9 @@ def _stream(key: bytes) -> CipherContext:
 
 
 def _fill(stream: CipherContext, out: memoryview) -> None:
-    stream.update_into(bytes(len(out)), out)
+    for start in range(0, len(out), len(_ZEROS)):
+        piece = out[start : start + len(_ZEROS)]
+        stream.update_into(_ZEROS[: len(piece)], piece)
 
 
 def _low_words(stream: CipherContext, count: int) -> NDArray[np.uint32]:
