@@ -169,6 +169,17 @@ def test_a_set_that_leaves_any_client_without_neighbours_is_refused():
     assert victim in terms.graph.unsupported(survivors, 4)
 
 
+def test_a_set_that_those_who_may_collude_could_fill_but_for_one_is_refused():
+    terms = terms_for(20, 3, Plan(20, 6, 6, 4, 3))
+    run = Round(terms, 11).until("mask")
+    _, sets = run.phase.close()
+    ring = terms.graph.ring
+    seven = tuple(sorted(ring[:7]))
+    assert not terms.graph.unsupported(seven, 3)
+    with pytest.raises(TooFew, match="survivors: 7 of the 8 that are needed came, 1 missing"):
+        run.clients[ring[3]].endorse(replace(sets[ring[3]], survivors=seven))
+
+
 def test_a_neighbour_that_masked_by_another_roster_is_not_endorsed():
     """A server that told PEER another roster would otherwise leave out the mask that hides this client."""
     run = four("mask")

@@ -69,9 +69,9 @@ def test_losses_at_all_stages_together_on_a_sparse_graph():
 @pytest.mark.parametrize("stage", STAGES)
 def test_below_the_threshold_the_round_fails_and_says_how_many_are_missing(stage):
     seed = fresh_seed()
-    run = Round(terms_for(10, 3), seed, {stage: some(seed, 10, 5)})
+    run = Round(terms_for(10, 3), seed, {stage: some(seed, 10, 5)}).until(stage)
     with pytest.raises(TooFew) as failure:
-        run.result()
+        run.phase.close()
     assert (failure.value.present, failure.value.needed) == (5, 6)
     assert str(failure.value).endswith("5 of the 6 that are needed came, 1 missing")
 
@@ -153,6 +153,16 @@ def test_a_wrong_share_beyond_the_threshold_is_named_and_does_not_matter():
     result = replace(run.phase, answers={**run.phase.answers, liar: forged}).close()
     assert result.wrong == {victim: (liar,)}
     assert (result.total == run.plain_sum(names(10))).all()
+
+
+def test_a_wrong_share_of_a_lost_clients_key_is_named_too():
+    lost, liar = names(10)[2], names(10)[5]
+    run = Round(terms_for(10, 5), fresh_seed(), {"mask": (lost,)}).until("unmask")
+    answer = run.phase.answers[liar]
+    forged = replace(answer, key_shares={lost: bytes(33)})
+    result = replace(run.phase, answers={**run.phase.answers, liar: forged}).close()
+    assert result.wrong == {lost: (liar,)}
+    assert (result.total == run.plain_sum(result.survivors)).all()
 
 
 def test_a_wrong_share_without_a_spare_one_is_noticed():
