@@ -8,7 +8,6 @@ from bisect import bisect_left
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain
 from math import ceil, comb
 
 from shared.errors import Refused
@@ -145,15 +144,17 @@ class Graph:
     neighbours: int
 
     @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {client: position for position, client in enumerate(self.ring)}
+    def _holders(self) -> dict[str, tuple[str, ...]]:
+        size, after = len(self.ring), self.neighbours - self.neighbours // 2
+        offsets = (*range(after + 1), *range(after - self.neighbours, 0))
+        return {
+            client: tuple(self.ring[(position + offset) % size] for offset in offsets)
+            for position, client in enumerate(self.ring)
+        }
 
     def holders(self, client: str) -> tuple[str, ...]:
         """Who holds the shares of `client`'s secrets, by point from 1: itself, then its neighbours."""
-        position, size = self._positions[client], len(self.ring)
-        after = self.neighbours - self.neighbours // 2
-        offsets = chain(range(after + 1), range(after - self.neighbours, 0))
-        return tuple(self.ring[(position + offset) % size] for offset in offsets)
+        return self._holders[client]
 
     def around(self, client: str) -> tuple[str, ...]:
         """Its neighbours."""
@@ -162,7 +163,7 @@ class Graph:
     def unsupported(self, present: Collection[str], threshold: int) -> frozenset[str]:
         """Those of `present` who, with their neighbours in it, are fewer than `threshold`."""
         there = frozenset(present)
-        return frozenset(c for c in there if sum(h in there for h in self.holders(c)) < threshold)
+        return frozenset(c for c in there if len(there.intersection(self.holders(c))) < threshold)
 
     def supported(self, present: Collection[str], threshold: int) -> frozenset[str]:
         """The largest part of `present` in which nobody is `unsupported`."""

@@ -1,9 +1,9 @@
 """What all parties of one round agree on; its hash stands in every label and draws the ring of neighbours."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from shared.core.secagg.pairwise.graph import Graph, Plan
 from shared.core.secagg.sealing import bind
@@ -90,7 +90,8 @@ class Terms:
         return bind(PROTOCOL, self.round_id.encode(), role, *names, self.digest, *content)
 
 
-def digest_of(clients: Iterable[str]) -> bytes:
-    """By which a set of clients is named: SHA-256 of its members in order."""
-    names = (client.encode() for client in sorted(clients))
+@lru_cache(maxsize=16)  # the same two sets stand in a message of every client
+def digest_of(clients: tuple[str, ...]) -> bytes:
+    """By which an ascending set of clients is named: SHA-256 of its members in order."""
+    names = (client.encode() for client in clients)
     return hashlib.sha256(bind(PROTOCOL, b"clients", *names)).digest()
