@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from shared.errors import Rejected
 
@@ -80,16 +81,32 @@ def _value(polynomial: list[int], point: int) -> int:
 
 
 def _interpolated(values: Mapping[int, int], run: tuple[int, ...], at: int) -> int:
-    return sum(weight * values[point] for weight, point in zip(_basis(run, at), run, strict=True)) % P
+    """f(at) of the polynomial of degree below len(run) through `run`; `at` is not among it.
+
+    Source: Berrut and Trefethen 2004, SIAM Review 46(3), Section 3 (the first barycentric form).
+    """
+    total = sum(
+        weight * values[point] % P * _inverse(at - point)
+        for weight, point in zip(_weights(run), run, strict=True)
+    )
+    return math.prod(at - point for point in run) * total % P
 
 
-@lru_cache(maxsize=256)
-def _basis(points: tuple[int, ...], at: int) -> tuple[int, ...]:
-    """Lagrange's weights: f(at) = sum of weight * f(point) for a degree below len(points)."""
-    weights = []
-    for point in points:
-        others = [other for other in points if other != point]
-        upper = math.prod(at - other for other in others)
-        lower = math.prod(point - other for other in others)
-        weights.append(upper * pow(lower, -1, P) % P)
-    return tuple(weights)
+@lru_cache(maxsize=16)
+def _weights(points: tuple[int, ...]) -> tuple[int, ...]:
+    """1 / product of the differences to all other points, for each; by one inversion for all.
+
+    Source: Montgomery 1987, Mathematics of Computation 48, Section 10.3.1.
+    """
+    products = [math.prod(point - other for other in points if other != point) for point in points]
+    before = list(accumulate(products, lambda left, right: left * right % P, initial=1))
+    inverse, weights = pow(before[-1], -1, P), []
+    for product, left in zip(reversed(products), reversed(before[:-1]), strict=True):
+        weights.append(inverse * left % P)
+        inverse = inverse * product % P
+    return tuple(reversed(weights))
+
+
+@lru_cache(maxsize=4096)
+def _inverse(difference: int) -> int:
+    return pow(difference, -1, P)
