@@ -53,7 +53,7 @@ def model(tokens: int) -> AdaptedModel:
     }
     job = JobSpecification.model_validate(value)
     adapted = adapt(LlamaForCausalLM(config), Tokenizer(), job, torch.device("cpu"))
-    return AdaptedModel(**{**vars(adapted), "batching": Batching(tokens)})
+    return AdaptedModel(**{**vars(adapted), "batching": Batching(tokens=tokens)})
 
 
 def without_privacy(adapted: AdaptedModel, records: list[TokenRecord]) -> Step:

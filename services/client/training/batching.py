@@ -19,7 +19,7 @@ class MicroBatch:
     fixed_shape: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batching:
     """How records are put together.
 

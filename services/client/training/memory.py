@@ -47,7 +47,12 @@ def fit(adapted: AdaptedModel, job: JobSpecification, budget: int | None) -> Bat
     coarse = job.model.dtype == "bfloat16" or job.model.quantisation != "none"
     # A batch of fixed shape is filled up with spare rows: smaller ones waste less.
     enough = ENOUGH_TOKENS.get(adapted.device.type, ENOUGH_TOKENS["cpu"]) // (4 if coarse else 1)
-    return Batching(enough, int(room / token), math.ceil(gradient / token), fixed_shape=coarse)
+    return Batching(
+        tokens=enough,
+        room=int(room / token),
+        gradient=math.ceil(gradient / token),
+        fixed_shape=coarse,
+    )
 
 
 def free_bytes(device: torch.device) -> int:

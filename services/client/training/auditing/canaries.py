@@ -97,7 +97,7 @@ class WatchedBatching(Batching):
 
 def watched(adapted: AdaptedModel) -> tuple[AdaptedModel, deque[MicroBatch]]:
     """The same model, and the micro-batches of the step that it is about to take."""
-    batching = WatchedBatching(adapted.batching.tokens, adapted.batching.fixed_shape)
+    batching = WatchedBatching(**vars(adapted.batching))
     return replace(adapted, batching=batching), batching.ahead
 
 
