@@ -4,21 +4,18 @@
 line of JSON: metric, value, records, model.
 """
 
-import argparse
-import json
 import math
-import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from services.client import command_line
 from services.client.data import Record, read_records
 from services.client.models import default_cache
-from services.client.trainer import DataError
-from shared.errors import Refused
-from shared.job.loading import JobFileError, load_job
+from shared.job.loading import load_job
 from shared.job.specification import JobSpecification, Task
 
 
@@ -64,22 +61,16 @@ def untouched_classifier(records: Sequence[Record]) -> Evaluation:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; errors that a person can mend are one line on stderr."""
-    parser = argparse.ArgumentParser(prog="services.client.evaluation")
-    parser.add_argument("--job", type=Path, required=True, help="the job's YAML or JSON")
-    parser.add_argument("--data", type=Path, required=True, help="held-out records")
+    """The command."""
+    parser = command_line.parser("services.client.evaluation", "held-out records")
     parser.add_argument("--adapter", type=Path, help="a folder that `fedlora export` wrote")
     parser.add_argument("--json", action="store_true", help="the output is JSON in any case")
     given = parser.parse_args(arguments)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    try:
-        found = evaluate(load_job(given.job), given.data, given.adapter, default_cache())
-    except (Refused, DataError, JobFileError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stdout.write(json.dumps(asdict(found)) + "\n")
-    return 0
+
+    def find() -> Mapping[str, Any]:
+        return asdict(evaluate(load_job(given.job), given.data, given.adapter, default_cache()))
+
+    return command_line.print_json(find, mistake=1)
 
 
 if __name__ == "__main__":

@@ -38,13 +38,6 @@ def after(steps):
     return epsilon([Mechanism(0.1, 1.0, steps)], DELTA)
 
 
-@pytest.fixture
-async def accountant(tmp_path):
-    opened = await Accountant.open(f"sqlite+aiosqlite:///{tmp_path}/accountant.db")
-    yield opened
-    await opened.units.close()
-
-
 async def outcomes(accountant):
     lines = (await accountant.export()).decode().splitlines()
     return [

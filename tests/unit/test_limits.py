@@ -40,13 +40,6 @@ def ceilings(**settings):
     return Ceilings(AccountantSettings(**settings).limits)
 
 
-@pytest.fixture
-async def accountant(tmp_path):
-    opened = await Accountant.open(f"sqlite+aiosqlite:///{tmp_path}/accountant.db")
-    yield opened
-    await opened.units.close()
-
-
 async def log_of(accountant):
     async with accountant.units.begin() as unit:
         return await unit.read(AUDIT)

@@ -4,26 +4,21 @@
 [--steps T]` prints one line of JSON: the report of `audit`, the model, what failed and whether all is sound.
 """
 
-import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from services.client import command_line
 from services.client.data import read_records, tokenise
 from services.client.models import default_cache
-from services.client.trainer import DataError
 from services.client.training.auditing.run import audit
 from services.client.training.auditing.small_model import small_model
 from services.client.training.bases import choose_device
 from services.client.training.building import build
 from services.client.training.noise import KeyStream
-from shared.core.privacy import NoiseNotFound
-from shared.errors import Refused
-from shared.job.loading import JobFileError, load_job
+from shared.job.loading import load_job
 from shared.job.plan import planned_steps
 from shared.job.specification import JobSpecification
 
@@ -56,25 +51,18 @@ def report(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; errors that a person can mend are one line on stderr."""
-    parser = argparse.ArgumentParser(prog="services.client.training.auditing")
-    parser.add_argument("--job", type=Path, required=True, help="the job's YAML or JSON")
-    parser.add_argument("--data", type=Path, required=True, help="records in the job's columns")
+    """The command."""
+    parser = command_line.parser("services.client.training.auditing", "records in the job's columns")
     parser.add_argument("--canaries", type=int, required=True, help="each is in with probability 1/2")
     parser.add_argument("--steps", type=int, help="private steps to take")
     parser.add_argument("--small", action="store_true", help="a small random model for the job's base")
     given = parser.parse_args(arguments)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    try:
-        found = report(
-            load_job(given.job), given.data, small=given.small, canaries=given.canaries, steps=given.steps
-        )
-    except (Refused, DataError, JobFileError, NoiseNotFound) as error:
-        sys.stderr.write(f"{error}\n")
-        return MISTAKE
-    sys.stdout.write(json.dumps(found) + "\n")
-    return 0
+
+    def find() -> dict[str, Any]:
+        job = load_job(given.job)
+        return report(job, given.data, small=given.small, canaries=given.canaries, steps=given.steps)
+
+    return command_line.print_json(find, MISTAKE)
 
 
 if __name__ == "__main__":
