@@ -22,10 +22,8 @@ from services.client.training.sampling import poisson_sample
 from services.client.training.self_test import check_gradients, check_noise
 from services.client.training.step import private_step
 from shared.core.lora import flatten
-from shared.core.privacy import AdaptiveClipping
 from shared.errors import Refused
 from shared.events.ids import JobId
-from shared.events.values import PoissonGaussian
 from shared.job.specification import JobSpecification, Training
 
 Span = Callable[..., AbstractContextManager[None]]
@@ -88,7 +86,7 @@ class LoraTrainer:
             clipping = clipping_for(job.privacy, task.clip_norm, mechanism.bits_noise_multiplier)
             optimizer = SecureDPOptimizer(
                 local_optimizer(job.training, list(adapted.trained.values())),
-                noise_multiplier=gradient_noise(mechanism),
+                noise_multiplier=mechanism.core().gradient_noise_multiplier,
                 clipping=clipping,
                 expected_batch_size=mechanism.sampling_rate * task.declared_records,
                 stream=stream,
@@ -137,14 +135,6 @@ def local_optimizer(training: Training, parameters: list[torch.nn.Parameter]) ->
     if training.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=training.learning_rate, momentum=training.momentum)
     return torch.optim.Adam(parameters, lr=training.learning_rate)
-
-
-def gradient_noise(mechanism: PoissonGaussian) -> float:
-    """Noise multiplier of the clipped sum alone."""
-    charged = mechanism.core()
-    if isinstance(charged, AdaptiveClipping):
-        return charged.gradient_noise_multiplier
-    return charged.noise_multiplier
 
 
 def _expect_movement(task: TrainingTask, adapted: AdaptedModel) -> None:

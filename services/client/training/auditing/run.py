@@ -22,7 +22,7 @@ from services.client.training.clipping import clipping_for
 from services.client.training.noise import KeyStream
 from services.client.training.sampling import poisson_sample
 from services.client.training.step import private_step
-from services.client.training.trainer import gradient_noise, local_optimizer
+from services.client.training.trainer import local_optimizer
 from shared.core.privacy import epsilon
 from shared.core.privacy.audit import (
     Guesses,
@@ -203,7 +203,7 @@ def _watch(  # noqa: PLR0913, PLR0917 - all that one run is made of
     expected = mechanism.sampling_rate * (len(records) + len(inside) / 2)
     optimizer = CanaryOptimizer(
         local_optimizer(job.training, parameters),
-        noise_multiplier=gradient_noise(mechanism),
+        noise_multiplier=mechanism.core().gradient_noise_multiplier,
         clipping=clipping,
         expected_batch_size=expected,
         stream=stream,
@@ -219,7 +219,7 @@ def _watch(  # noqa: PLR0913, PLR0917 - all that one run is made of
     for step in range(mechanism.steps):
         chosen = poisson_sample(len(data), mechanism.sampling_rate, stream)
         sampled = [data[index] for index in np.unique(chosen)]
-        sigma = gradient_noise(mechanism) * clipping.norm
+        sigma = mechanism.core().gradient_noise_multiplier * clipping.norm
         contributions = planted.contributions(clipping, len(parameters))
         real = [record for record in sampled if not isinstance(record, Canary)]
         of_records = clipped_sum(adapted, real, clipping, job.model.task)

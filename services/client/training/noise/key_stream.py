@@ -1,13 +1,12 @@
 """The stream that sampling and noise are drawn from."""
 
 import os
-from collections.abc import Callable
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-RandomBytes = Callable[[int], bytes]
+from shared.core.randomness import RandomBytes
 
 
 class KeyStream:

@@ -25,3 +25,8 @@ class Mechanism:
     noise_multiplier: float
     steps: int
     unit: Unit = "record"
+
+    @property
+    def gradient_noise_multiplier(self) -> float:
+        """Of the sum alone, where a kind releases more beside it."""
+        return self.noise_multiplier

@@ -1,21 +1,19 @@
 """The client: it encrypts its update once a round, and then has only bytes to send again."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from shared.core.randomness import RandomBytes
 from shared.core.secagg import sealing
 from shared.core.secagg.oneshot import commitment, compiled, encoding, key_stream, noise, packed_shamir, ring
 from shared.core.secagg.oneshot.beacon import GROUP
 from shared.core.secagg.oneshot.messages import Share, Upload, upload_message, words_to_bytes
 from shared.core.secagg.oneshot.terms import Terms, public_polynomials
 from shared.errors import Rejected
-
-RandomBytes = Callable[[int], bytes]
 
 
 @dataclass(frozen=True)

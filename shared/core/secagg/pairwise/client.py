@@ -11,6 +11,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from shared.core.randomness import RandomBytes
 from shared.core.secagg import sealing
 from shared.core.secagg.pairwise import keys, masks, shamir
 from shared.core.secagg.pairwise.keys import HeldShares, Secrets
@@ -27,7 +28,6 @@ from shared.core.secagg.pairwise.messages import (
     consent_message,
     endorsement_message,
 )
-from shared.core.secagg.pairwise.shamir import RandomBytes
 from shared.core.secagg.pairwise.terms import Terms, TooFew
 from shared.errors import Rejected, Stale
 

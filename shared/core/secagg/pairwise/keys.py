@@ -10,9 +10,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from shared.core.randomness import RandomBytes
 from shared.core.secagg import sealing
 from shared.core.secagg.pairwise.messages import Advertisement
-from shared.core.secagg.pairwise.shamir import SHARE_BYTES, RandomBytes
+from shared.core.secagg.pairwise.shamir import SHARE_BYTES
 from shared.core.secagg.pairwise.terms import Terms
 from shared.errors import Rejected
 

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
+from shared.core.randomness import RandomBytes
 from shared.errors import Rejected
 
 P = 2**256 + 297
 SECRET_BYTES, SHARE_BYTES = 32, 33
 _COEFFICIENT_BYTES = 48  # reduced modulo P: within 2^-127 of uniform
-
-RandomBytes = Callable[[int], bytes]
 
 
 @dataclass(frozen=True)
