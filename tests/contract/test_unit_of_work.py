@@ -423,7 +423,10 @@ async def test_replicas_that_count_together_lose_no_count(open_replica: Open, at
             else:
                 found = [one for name in ("m", "n") if (one := await unit.find(Counter, name, "x"))]
             await asyncio.sleep(0)
-            for state in found or [Counter(name="n"), Counter(name="m")]:
+            # Another replica may commit between two reads: what was not there then is made anew, and refused.
+            known = {one.name: one for one in found}
+            for name in ("n", "m"):
+                state = known.get(name) or Counter(name=name)
                 await unit.save(state.replace(value=state.value + 1))
             unit.publish(JobCancelled(job_id="j"))
             await unit.append("counts", {"event": event.event_id})
