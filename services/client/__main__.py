@@ -4,6 +4,7 @@ import asyncio
 
 from services.client.handlers import HANDLERS, Desk
 from services.client.identity import load_signing_key
+from services.client.keeping import keeper_of
 from services.client.policy import read_policy
 from services.client.settings import ClientSettings
 from services.client.trainer import Trainer
@@ -19,15 +20,21 @@ class ClientService(Service[Desk]):
     """The service loop over the client's inbox, with the working loop and the signs of life beside it."""
 
     def __init__(self, infrastructure: Infrastructure, settings: ClientSettings, trainer: Trainer) -> None:
-        desk = Desk(settings.client_id, read_policy(settings.policy_path))
+        self._key = load_signing_key(settings.key_path)
+        desk = Desk(
+            client_id=settings.client_id,
+            policy=read_policy(settings.policy_path),
+            identity=self._key,
+            blobs=infrastructure.blobs,
+            random=infrastructure.random,
+            keeper=keeper_of(settings.client_id, self._key, infrastructure.blobs),
+        )
         super().__init__(
             settings.client_id, inbox_for(settings.client_id, HANDLERS), HANDLERS, desk, infrastructure
         )
-        self._key = load_signing_key(settings.key_path)
         self.worker = Worker(
             desk=desk,
             trainer=trainer,
-            signing_key=self._key,
             data=settings.data.expanduser(),
             heartbeat_s=settings.heartbeat_s,
             infrastructure=infrastructure,

@@ -3,12 +3,17 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from services.client import ledger as ledgers
 from services.client import state
 from services.client.ledger import Ledger
 from services.client.policy import Policy, check
+from services.client.sessions import PROTOCOLS
+from services.client.sessions.base import ClientSession, Position
 from services.client.state import LocalJob, LocalRound, Pinned
-from shared.errors import Refused, Stale
+from shared.core.secagg.sealing import SealingKey, key_message, sign
+from shared.errors import Refused, Rejected, Stale
 from shared.events import (
     BudgetSpent,
     ClientDeclined,
@@ -17,10 +22,13 @@ from shared.events import (
     JobClosed,
     RoundClosed,
     RoundStarted,
+    StageBegun,
 )
 from shared.events.values import PoissonGaussian
-from shared.ports import UnitOfWork
+from shared.ports import BlobStore, RandomSource, UnitOfWork
 from shared.service import Handlers
+from shared.sessions.holding import RELEASE, SHARES, Keeper, answered
+from shared.sessions.terms import SessionTerms
 
 
 @dataclass
@@ -29,6 +37,10 @@ class Desk:
 
     client_id: str
     policy: Policy
+    identity: Ed25519PrivateKey
+    blobs: BlobStore
+    random: RandomSource
+    keeper: Keeper
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: set[str] = field(default_factory=set)
 
@@ -79,8 +91,11 @@ async def _accept(event: RoundStarted, unit: UnitOfWork, desk: Desk) -> None:
     refused = check(job.specification, event.reservation.mechanism.noise_multiplier, desk.policy)
     if refused is not None:
         raise refused
+    terms = SessionTerms.from_bytes(await desk.blobs.get(event.terms))
+    state.check_terms(terms, event, job, desk.identity.public_key().public_bytes_raw())
     pinned = await unit.find(Pinned, "worker") or Pinned()
-    pinned = state.pinned_key(pinned, event.aggregation_key)
+    pinned = state.pinned_keys(pinned, terms)
+    position = session_of(terms, desk).begin(desk.random.bytes)
     ledger = await unit.find(Ledger, event.job_id) or new_ledger(job)
     others = [one for one in await unit.select(Ledger) if one.job_id != event.job_id]
     reserved = await asyncio.to_thread(
@@ -88,7 +103,40 @@ async def _accept(event: RoundStarted, unit: UnitOfWork, desk: Desk) -> None:
     )
     await unit.save(pinned)
     await unit.save(reserved)
-    await unit.save(LocalRound(started=event, trace=unit.trace))
+    await unit.save(LocalRound(started=event, trace=unit.trace, session=position.state, ready=position.ready))
+    _say(position, terms, unit, desk)
+
+
+async def on_stage_begun(event: StageBegun, unit: UnitOfWork, desk: Desk) -> None:
+    """Serve as a key holder, or go on with the own session."""
+    if event.stage in (SHARES, RELEASE):
+        await desk.keeper.on_stage_begun(event, unit)
+        return
+    round_ = await unit.load(LocalRound, event.job_id, event.round_id)
+    if round_.phase not in ("accepted", "submitted"):
+        raise Stale(f"the round is {round_.phase}")
+    if event.terms != round_.started.terms:
+        raise Rejected("the session has other terms than it began with")
+    terms = SessionTerms.from_bytes(await desk.blobs.get(event.terms))
+    session = session_of(terms, desk)
+    position = await asyncio.to_thread(
+        session.advance, round_.session, event.stage, event.payload, desk.random.bytes
+    )
+    await unit.save(round_.replace(session=position.state, ready=position.ready))
+    _say(position, terms, unit, desk)
+    if position.ready:
+        desk.wake.set()
+
+
+def session_of(terms: SessionTerms, desk: Desk) -> ClientSession:
+    """The worker's side of the session."""
+    return PROTOCOLS[terms.plan.protocol](terms, desk.client_id, desk.identity)
+
+
+def _say(position: Position, terms: SessionTerms, unit: UnitOfWork, desk: Desk) -> None:
+    for stage, payload in position.answers:
+        event = answered(terms, desk.client_id, desk.identity, stage, payload)
+        unit.publish(event, correlation_id=terms.round_id)
 
 
 async def on_round_closed(event: RoundClosed, unit: UnitOfWork, desk: Desk) -> None:
@@ -96,7 +144,12 @@ async def on_round_closed(event: RoundClosed, unit: UnitOfWork, desk: Desk) -> N
     round_ = await unit.find(LocalRound, event.job_id, event.round_id)
     if round_ is None:
         raise Stale("the round is not known here")
-    await _close(round_, event.reason or event.outcome, unit, desk)
+    started = round_.started
+    await desk.keeper.forget((started.job_id, started.round_id, started.group_id), unit)
+    if round_.phase == "accepted":
+        await _close(round_, event.reason or event.outcome, unit, desk)
+    else:
+        await unit.save(round_.replace(session=b""))
 
 
 async def on_job_closed(event: JobClosed, unit: UnitOfWork, desk: Desk) -> None:
@@ -104,14 +157,14 @@ async def on_job_closed(event: JobClosed, unit: UnitOfWork, desk: Desk) -> None:
     job = await unit.find(LocalJob, event.job_id)
     if job is None:
         raise Stale("the job is not known here")
-    await unit.save(job.replace(phase="closed", reason=event.reason or event.outcome))
+    await unit.save(job.replace(phase="closed", reason=event.reason or event.outcome, sealing_key=b""))
     for round_ in await unit.select(LocalRound, event.job_id):
         if round_.phase == "accepted":
             await _close(round_, event.reason or event.outcome, unit, desk)
 
 
 async def _close(round_: LocalRound, reason: str, unit: UnitOfWork, desk: Desk) -> None:
-    await unit.save(state.ended(round_, "closed", reason))
+    await unit.save(state.ended(round_, "closed", reason).replace(session=b""))
     await give_back(round_.started, unit, desk)
     desk.stopped.add(round_.started.round_id)
 
@@ -127,11 +180,16 @@ async def answer_ready(job: LocalJob, unit: UnitOfWork, desk: Desk) -> None:
     pinned = await unit.load(Pinned, "worker")
     if job.layout is None or pinned.records is None:
         raise Stale("the job is not prepared")
-    unit.publish(
-        ClientReady(client_id=desk.client_id, job_id=job.job_id, layout=job.layout, records=pinned.records),
-        correlation_id=job.job_id,
-        trace=job.trace,
+    public = SealingKey.from_bytes(job.sealing_key).public
+    ready = ClientReady(
+        client_id=desk.client_id,
+        job_id=job.job_id,
+        layout=job.layout,
+        records=pinned.records,
+        sealing_key=public,
+        sealing_signature=sign(desk.identity, key_message(job.job_id, desk.client_id, public)),
     )
+    unit.publish(ready, correlation_id=job.job_id, trace=job.trace)
 
 
 def decline_round(started: RoundStarted, reason: str, unit: UnitOfWork, desk: Desk, trace: str = "") -> None:
@@ -176,4 +234,5 @@ HANDLERS: Handlers[Desk] = {
     RoundStarted: on_round_started,
     RoundClosed: on_round_closed,
     JobClosed: on_job_closed,
+    StageBegun: on_stage_begun,
 }

@@ -20,7 +20,7 @@ class Policy(BaseModel):
     lifetime_epsilon: float = Field(10.0, gt=0)  # of all jobs together, at largest_delta
     least_noise_multiplier: float = Field(0.0, ge=0)
     allowed_models: tuple[str, ...] = ()
-    allowed_secure_protocols: tuple[str, ...] = ("none",)
+    allowed_secure_protocols: tuple[str, ...] = ("oneshot", "secagg", "mpc3")  # none must be named
     declared_records: int | None = Field(None, ge=1)  # public; default: counted once, then remembered
 
 

@@ -1,12 +1,15 @@
 """The worker's durable states: jobs it was asked to join, rounds it was asked to train, what it pinned."""
 
+import hashlib
 from typing import ClassVar, Literal
 
+from shared.core.secagg.sealing import SealingKey, bind
 from shared.errors import Refused, Stale
 from shared.events import JobAnnounced, RoundStarted
-from shared.events.values import Layout
+from shared.events.values import Layout, SessionPlan
 from shared.job.specification import JobSpecification
 from shared.ports import State
+from shared.sessions.terms import SessionTerms
 
 
 class LocalJob(State):
@@ -21,6 +24,7 @@ class LocalJob(State):
     phase: Literal["announced", "ready", "declined", "closed"] = "announced"
     layout: Layout | None = None
     clip_norm: float | None = None  # where adaptive clipping has brought it; never leaves the client
+    sealing_key: bytes = b""  # secret; opens what is sealed to this worker as a key holder of the job
     reason: str = ""
 
     @property
@@ -30,13 +34,15 @@ class LocalJob(State):
 
 
 class LocalRound(State):
-    """A round. accepted -> submitted, declined or closed; `accepted` is work for the loop, again after
-    a crash. `started` is what the server said."""
+    """A round. accepted -> submitted, declined or closed; `accepted` and `ready` is work for the loop, again
+    after a crash. `started` is what the server said; `session` is the protocol's, secret."""
 
     kind: ClassVar[str] = "local_round"
 
     started: RoundStarted
     trace: str = ""
+    session: bytes = b""
+    ready: bool = True
     phase: Literal["accepted", "submitted", "declined", "closed"] = "accepted"
     reason: str = ""
 
@@ -51,7 +57,7 @@ class Pinned(State):
 
     kind: ClassVar[str] = "pinned"
 
-    aggregation_key: bytes | None = None
+    server_keys: bytes | None = None  # hash of the aggregation service's public keys
     records: int | None = None  # declared for the owner's data; public
 
     @property
@@ -74,7 +80,7 @@ def prepared(job: LocalJob, layout: Layout) -> LocalJob:
     """Model and data are there. Raises: Stale unless the job was waiting for it."""
     if job.phase != "announced":
         raise Stale(f"the job is {job.phase}")
-    return job.replace(phase="ready", layout=layout)
+    return job.replace(phase="ready", layout=layout, sealing_key=SealingKey.generate().to_bytes())
 
 
 def declined(job: LocalJob, reason: str) -> LocalJob:
@@ -93,14 +99,32 @@ def ended(
     return round_.replace(phase=phase, reason=reason)
 
 
-def pinned_key(pinned: Pinned, aggregation_key: bytes) -> Pinned:
-    """Trust the aggregation key on first use. Raises: Refused when it has changed."""
-    if pinned.aggregation_key is None:
-        return pinned.replace(aggregation_key=aggregation_key)
-    if pinned.aggregation_key != aggregation_key:
+def pinned_keys(pinned: Pinned, terms: SessionTerms) -> Pinned:
+    """Trust the aggregation service's keys on first use. Raises: Refused when they have changed."""
+    keys = (*terms.aggregation_keys, terms.server_key)
+    digest = hashlib.sha256(bind(b"fedlora/server-keys/v1", *keys)).digest()
+    if pinned.server_keys is None:
+        return pinned.replace(server_keys=digest)
+    if pinned.server_keys != digest:
         raise Refused(
             "aggregation_key",
-            "the aggregation key has changed",
-            "restore the key, or the owner starts a new home",
+            "the aggregation service's keys have changed",
+            "restore the keys, or the owner starts a new home",
         )
     return pinned
+
+
+def check_terms(terms: SessionTerms, started: RoundStarted, job: LocalJob, own_key: bytes) -> None:
+    """Raises: Refused unless the session is the one that the job announced, with this client in it."""
+    named = (terms.job_id, terms.round_id, terms.group_id)
+    if named != (started.job_id, started.round_id, started.group_id):
+        raise Refused("terms", f"the terms are of {terms.group_id}", "send the session's own")
+    if terms.plan != SessionPlan.of(job.specification, job.noise_multiplier):
+        raise Refused("terms.plan", "updates are summed in another way than the job announced", "keep to it")
+    if job.layout is None or terms.layout_sha256 != job.layout.sha256:
+        raise Refused("terms.layout_sha256", "the adapter has another layout", "send the job's")
+    if terms.dimension != job.layout.dimension:
+        raise Refused("terms.dimension", f"{terms.dimension} values", f"give {job.layout.dimension}")
+    member = terms.members.get(started.client_id)
+    if member is None or member.verify_key != own_key:
+        raise Refused("terms.members", "this client is not among them under its key", "send the cohort's")

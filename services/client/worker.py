@@ -9,22 +9,23 @@ from typing import Any
 
 import numpy as np
 import structlog
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from services.client import ledger as ledgers
 from services.client import state
-from services.client.handlers import Desk, answer_ready, give_back, spent_event
+from services.client.handlers import Desk, answer_ready, give_back, session_of, spent_event
 from services.client.ledger import Ledger
+from services.client.sessions.base import Encoded
 from services.client.state import LocalJob, LocalRound, Pinned
 from services.client.trainer import Cancelled, DataError, Prepared, Trainer, TrainingResult, TrainingTask
 from shared.adapters.infrastructure import Infrastructure
 from shared.core.lora import from_safetensors
-from shared.core.secagg import chunks, fixed_point, sealing
+from shared.core.secagg import chunks, sealing
 from shared.errors import FedloraError, Refused, Rejected, Stale, Unavailable
-from shared.events import ClientDeclined, ClientSeen, Envelope, RoundStarted, UpdateSubmitted
+from shared.events import ClientDeclined, ClientSeen, Envelope, UpdateSubmitted
 from shared.events.values import Layout
 from shared.ports import UnitOfWork
+from shared.sessions.terms import SessionTerms
 
 RETRY_S = 1.0
 Transact = Callable[[Callable[[UnitOfWork], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
@@ -38,7 +39,6 @@ class Worker:
 
     desk: Desk
     trainer: Trainer
-    signing_key: Ed25519PrivateKey
     data: Path
     heartbeat_s: float
     infrastructure: Infrastructure
@@ -90,7 +90,8 @@ class Worker:
         """The most urgent piece of work; whether there was one."""
         self.desk.stopped.clear()  # before the states are read: what is closed there needs no flag
         async with self.infrastructure.units.begin() as unit:
-            rounds = [found for found in await unit.select(LocalRound) if found.phase == "accepted"]
+            accepted = [found for found in await unit.select(LocalRound) if found.phase == "accepted"]
+            rounds = [found for found in accepted if found.ready]
             jobs = [found for found in await unit.select(LocalJob) if found.phase == "announced"]
         telemetry = self.infrastructure.telemetry
         if rounds:
@@ -151,7 +152,8 @@ class Worker:
         try:
             task = await self._task(round_)
             result = await self._train(task, stop)
-            sealed = await asyncio.to_thread(self._seal, result, task, started)
+            terms = SessionTerms.from_bytes(await self.infrastructure.blobs.get(started.terms))
+            encoded, chunks = await asyncio.to_thread(self._seal, result, task, round_, terms)
         except Cancelled:
             log.info("training cut short", round_id=started.round_id)
         except Unavailable:
@@ -163,7 +165,7 @@ class Worker:
             log.exception("training failed", round_id=started.round_id)
             await self._give_up(round_, f"training failed: {type(error).__name__}")
         else:
-            await self._submit(round_, sealed, result)
+            await self._submit(round_, encoded, chunks, result)
 
     async def _task(self, round_: LocalRound) -> TrainingTask:
         """Everything that training needs. Raises: Rejected for an adapter that is not the job's."""
@@ -199,22 +201,23 @@ class Worker:
         self.activity = f"{phase} {done}/{of}"
 
     def _seal(
-        self, result: TrainingResult, task: TrainingTask, started: RoundStarted
-    ) -> list[UpdateSubmitted]:
-        """The upload's signed chunks. Raises: Rejected for an update that cannot be encoded."""
+        self, result: TrainingResult, task: TrainingTask, round_: LocalRound, terms: SessionTerms
+    ) -> tuple[Encoded, list[UpdateSubmitted]]:
+        """The upload, and its signed chunks. Raises: Rejected for an update that cannot be encoded."""
         dimension = sum(tensor.size for tensor in task.adapter.values())
         if result.update.shape != (dimension,):
             raise Rejected(f"training gave an update of shape {result.update.shape}, ({dimension},) expected")
         if not 0 <= result.steps <= task.mechanism.steps:
             raise Rejected(f"training ran {result.steps} steps, {task.mechanism.steps} were reserved")
         self.activity = "encrypting"
-        context = sealing.UploadContext(
-            started.job_id, started.round_id, started.group_id, self.desk.client_id
-        )
-        with self.infrastructure.telemetry.span("encrypt", round_id=started.round_id):
-            plain = fixed_point.to_bytes(fixed_point.encode(result.update))
-            sealed = sealing.seal(plain, started.aggregation_key, context)
-            return [self._signed(chunk, context) for chunk in chunks.split(sealed)]
+        sender = terms.sender(self.desk.client_id)
+        with self.infrastructure.telemetry.span("encrypt", round_id=task.round_id):
+            session = session_of(terms, self.desk)
+            encoded = session.encrypt(round_.session, result.update, self.desk.random.bytes)
+            sealed = sealing.seal(encoded.content, terms.aggregation_keys[0], sender.info)
+        if encoded.clipped:
+            log.info("coordinates clipped", round_id=task.round_id, share=encoded.clipped)
+        return encoded, [self._signed(chunk, sender) for chunk in chunks.split(sealed)]
 
     def _signed(self, chunk: chunks.Chunk, context: sealing.UploadContext) -> UpdateSubmitted:
         message = sealing.signing_message(context, chunk.index, chunk.count, chunk.sha256, chunk.payload)
@@ -227,11 +230,11 @@ class Worker:
             count=chunk.count,
             upload_sha256=chunk.sha256,
             payload=chunk.payload,
-            signature=sealing.sign(self.signing_key, message),
+            signature=sealing.sign(self.desk.identity, message),
         )
 
     async def _submit(
-        self, round_: LocalRound, upload: list[UpdateSubmitted], result: TrainingResult
+        self, round_: LocalRound, encoded: Encoded, upload: list[UpdateSubmitted], result: TrainingResult
     ) -> None:
         """Outbox, ledger and round in one transaction: before it nothing has left, after it the same
         bytes leave until the broker has them. Raises: Stale when the round was closed meanwhile."""
@@ -243,7 +246,7 @@ class Worker:
 
         async def work(unit: UnitOfWork) -> None:
             found = await unit.load(LocalRound, *round_.key)
-            await unit.save(state.ended(found, "submitted"))
+            await unit.save(state.ended(found, "submitted").replace(session=encoded.state))
             job = await unit.load(LocalJob, started.job_id)
             await unit.save(job.replace(clip_norm=result.clip_norm))
             ledger = await unit.load(Ledger, started.job_id)
@@ -259,7 +262,7 @@ class Worker:
     async def _give_up(self, round_: LocalRound, reason: str) -> None:
         async def work(unit: UnitOfWork) -> None:
             found = await unit.load(LocalRound, *round_.key)
-            await unit.save(state.ended(found, "declined", reason))
+            await unit.save(state.ended(found, "declined", reason).replace(session=b""))
             unit.publish(
                 ClientDeclined(
                     client_id=self.desk.client_id,

@@ -6,7 +6,7 @@ from services.coordinator.context import Coordination
 from services.coordinator.jobs import announce
 from services.coordinator.limits import largest_delta_times_records
 from services.coordinator.rounds import advance
-from services.coordinator.state import Client, Job, registered, with_declined, with_ready
+from services.coordinator.state import Client, Job, Seat, registered, with_declined, with_ready
 from shared.errors import Stale
 from shared.events import ClientDeclined, ClientJoined, ClientReady, ClientSeen
 from shared.ports import UnitOfWork
@@ -39,6 +39,14 @@ async def on_client_ready(event: ClientReady, unit: UnitOfWork, context: Coordin
     largest = await largest_delta_times_records(event.client_id, unit)
     job = await asyncio.to_thread(with_ready, job, event, largest)  # accounting takes a second when it is new
     await unit.save(job)
+    if event.sealing_key:
+        seat = Seat(
+            job_id=job.job_id,
+            client_id=event.client_id,
+            sealing_key=event.sealing_key,
+            sealing_signature=event.sealing_signature,
+        )
+        await unit.save(seat)
     if not job.round_id:
         await advance(job, unit, context)
 

@@ -40,5 +40,8 @@ class Coordination:
 
     def sample(self, candidates: Sequence[str], count: int | None) -> tuple[str, ...]:
         """`count` of `candidates` (all for None), uniformly, without replacement; sorted."""
-        drawn = sorted(sorted(candidates), key=lambda _: self.random.bytes(16))
-        return tuple(sorted(drawn[:count]))
+        return tuple(sorted(self.shuffled(candidates)[:count]))
+
+    def shuffled(self, names: Sequence[str]) -> list[str]:
+        """`names` in a uniformly random order."""
+        return sorted(sorted(names), key=lambda _: self.random.bytes(16))

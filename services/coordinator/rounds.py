@@ -4,7 +4,17 @@ from datetime import timedelta
 
 from services.coordinator import adapter as adapters
 from services.coordinator.context import Coordination
-from services.coordinator.state import Client, Job, Outcome, Round, agreed, gathered, hopeless
+from services.coordinator.state import (
+    Client,
+    Job,
+    Outcome,
+    Round,
+    Seat,
+    agreed,
+    gathered,
+    grouped,
+    hopeless,
+)
 from shared.errors import Stale
 from shared.events import (
     BudgetRefused,
@@ -25,7 +35,7 @@ from shared.events import (
     UpdateAggregated,
 )
 from shared.events.ids import round_id_of
-from shared.events.values import LeftOut
+from shared.events.values import LeftOut, Member, SessionPlan
 from shared.ports import UnitOfWork
 
 GATHER, ROUND = "gather", "round"
@@ -96,25 +106,27 @@ async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: C
     if len(event.reservations) < min_clients:
         await _exhausted(job, round_, event.refused, unit)
         return
-    clients = [await unit.load(Client, item.client_id) for item in event.reservations]
     layout = job.layout
     if layout is None:
         raise Stale("the job has no layout")
+    members = await _members([item.client_id for item in event.reservations], job, unit)
+    shuffled = context.shuffled(sorted(members))
+    groups = grouped(round_.round_id, shuffled, job.specification.aggregation.group_size)
+    round_ = round_.replace(groups=groups)
     await unit.save(round_)
-    _publish(
-        SessionRequested(
+    for group_id, group in groups.items():
+        requested = SessionRequested(
             job_id=job.job_id,
             round_id=round_.round_id,
-            group_id=round_.group_id,
-            members={client.client_id: client.verify_key for client in clients},
+            group_id=group_id,
+            groups=len(groups),
+            members={client: members[client] for client in sorted(group)},
+            plan=SessionPlan.of(job.specification, job.noise_multiplier),
             layout_sha256=layout.sha256,
             dimension=layout.dimension,
-            min_uploads=min_clients,
             deadline=round_.deadline,
-        ),
-        round_,
-        unit,
-    )
+        )
+        _publish(requested, round_, unit)
 
 
 async def on_budget_refused(event: BudgetRefused, unit: UnitOfWork, context: Coordination) -> None:
@@ -126,31 +138,38 @@ async def on_budget_refused(event: BudgetRefused, unit: UnitOfWork, context: Coo
 
 
 async def on_session_opened(event: SessionOpened, unit: UnitOfWork, context: Coordination) -> None:
-    """Start the clients."""
+    """Start the group's clients."""
     round_ = await _current(event.job_id, event.round_id, unit)
-    if round_.phase != "opening":
+    if event.group_id in round_.started or event.group_id not in round_.groups:
         raise Stale("the clients were started")
     job = await unit.load(Job, event.job_id)
     if job.layout is None or job.adapter is None:
         raise Stale("the job has no adapter")
-    await unit.save(round_.replace(phase="training"))
+    first = not round_.started
+    round_ = round_.replace(phase="training", started=(*round_.started, event.group_id))
+    await unit.save(round_)
+    group = set(round_.groups[event.group_id])
     for reservation in round_.reservations:
+        if reservation.client_id not in group:
+            continue
         _publish(
             RoundStarted(
                 client_id=reservation.client_id,
                 job_id=job.job_id,
                 round_id=round_.round_id,
-                group_id=round_.group_id,
+                group_id=event.group_id,
                 number=round_.number,
                 adapter=job.adapter,
                 layout_sha256=job.layout.sha256,
                 reservation=reservation,
-                aggregation_key=event.aggregation_key,
+                terms=event.terms,
                 deadline=round_.deadline,
             ),
             round_,
             unit,
         )
+    if not first:
+        return
     opened = RoundOpened(
         job_id=job.job_id,
         round_id=round_.round_id,
@@ -168,6 +187,10 @@ async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, contex
     job = await unit.load(Job, event.job_id)
     if job.layout is None or job.adapter is None:
         raise Stale("the job has no adapter")
+    wanted = job.specification.rounds.min_clients
+    if len(event.weights) < wanted:
+        await _retry(round_, f"{len(event.weights)} updates came, {wanted} are needed", unit, context)
+        return
     before, update = await context.blobs.get(job.adapter), await context.blobs.get(event.update)
     rate = job.specification.aggregation.server_learning_rate
     adapter = await context.blobs.put(adapters.moved(before, update, job.layout, rate))
@@ -194,8 +217,16 @@ async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, contex
 
 
 async def on_group_failed(event: GroupFailed, unit: UnitOfWork, context: Coordination) -> None:
-    """Try again with a new round, unless too many failed in a row."""
-    await _retry(await _current(event.job_id, event.round_id, unit), event.reason, unit, context)
+    """Leave the faulty out from now on. When no group is left, try again with a new round."""
+    round_ = await _current(event.job_id, event.round_id, unit)
+    job = await unit.load(Job, event.job_id)
+    if event.faulty:
+        reasons = dict.fromkeys(event.faulty, f"named as faulty in {event.round_id}")
+        await unit.save(job.replace(left_out={**job.left_out, **reasons}))
+    round_ = round_.replace(failed={**round_.failed, event.group_id: event.reason})
+    await unit.save(round_)
+    if round_.failed.keys() >= round_.groups.keys():
+        await _retry(round_, event.reason, unit, context, counted=not event.faulty)
 
 
 async def on_round_deadline(event: DeadlinePassed, unit: UnitOfWork, context: Coordination) -> None:
@@ -260,10 +291,30 @@ async def _current(job_id: str, round_id: str, unit: UnitOfWork) -> Round:
     return round_
 
 
-async def _retry(round_: Round, reason: str, unit: UnitOfWork, context: Coordination) -> None:
+async def _members(clients: list[str], job: Job, unit: UnitOfWork) -> dict[str, Member]:
+    known = await unit.find_all(Client, [(client,) for client in clients])
+    seats = {
+        seat.client_id: seat
+        for seat in await unit.find_all(Seat, [(job.job_id, client) for client in clients])
+    }
+    return {
+        client.client_id: Member(
+            verify_key=client.verify_key,
+            sealing_key=seats[client.client_id].sealing_key if client.client_id in seats else b"",
+            sealing_signature=seats[client.client_id].sealing_signature if client.client_id in seats else b"",
+        )
+        for client in known
+    }
+
+
+async def _retry(
+    round_: Round, reason: str, unit: UnitOfWork, context: Coordination, *, counted: bool = True
+) -> None:
+    """A new round. One that failed by clients who are left out from now on is not `counted`: there are only
+    so many of them."""
     await abort(round_, reason, unit)
     job = await unit.load(Job, round_.job_id)
-    job = job.replace(round_id="", failures=job.failures + 1)
+    job = job.replace(round_id="", failures=job.failures + counted)
     retries = job.specification.rounds.retries
     if job.failures > retries:
         await end(job, "failed", f"{job.failures} rounds failed in a row; the last: {reason}", unit)

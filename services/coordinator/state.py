@@ -1,6 +1,7 @@
 """Clients, jobs and rounds, and the pure decisions about them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime
@@ -29,6 +30,22 @@ class Client(State):
     def key(self) -> tuple[str, ...]:
         """The client."""
         return (self.client_id,)
+
+
+class Seat(State):
+    """What is sealed to a client as a key holder of a job, as it signed it."""
+
+    kind: ClassVar[str] = "seat"
+
+    job_id: str
+    client_id: str
+    sealing_key: bytes
+    sealing_signature: bytes
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Job, client."""
+        return (self.job_id, self.client_id)
 
 
 class Job(State):
@@ -98,6 +115,9 @@ class Round(State):
     phase: Literal["budgeting", "opening", "training", "completed", "aborted"] = "budgeting"
     reservations: tuple[Reservation, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    groups: dict[str, tuple[str, ...]] = {}
+    started: tuple[str, ...] = ()  # groups whose clients were started
+    failed: dict[str, str] = {}  # group -> why it has no sum
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -105,14 +125,15 @@ class Round(State):
         return (self.job_id, self.round_id)
 
     @property
-    def group_id(self) -> str:
-        """The only group."""
-        return f"{self.round_id}-g1"
-
-    @property
     def over(self) -> bool:
         """Whether nothing more can happen to it."""
         return self.phase in ("completed", "aborted")
+
+
+def grouped(round_id: str, shuffled: Sequence[str], size: int | None) -> dict[str, tuple[str, ...]]:
+    """Cut a cohort, in a random order, into groups of `size` or a little more; one group without a size."""
+    count = 1 if size is None else max(1, len(shuffled) // size)
+    return {f"{round_id}-g{index + 1}": tuple(shuffled[index::count]) for index in range(count)}
 
 
 def registered(client: Client | None, event: ClientJoined, now: AwareDatetime) -> Client:

@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
-from services.secure_aggregation.handlers import HANDLERS, Aggregation
-from services.secure_aggregation.settings import SecureAggregationSettings, load_key
+from services.secure_aggregation.context import Aggregation
+from services.secure_aggregation.handlers import HANDLERS
+from services.secure_aggregation.settings import SecureAggregationSettings, load_keys
 from shared.adapters.infrastructure import Infrastructure
 from shared.service import Service, queue_for
 from shared.serving import main_of
@@ -19,8 +20,9 @@ async def build(
     """The service on `infrastructure`, with the key in `settings.key_file`."""
     settings = settings or SecureAggregationSettings()
     context = Aggregation(
-        key=load_key(settings.key_file),
+        keys=load_keys(settings.key_file),
         blobs=infrastructure.blobs,
+        random=infrastructure.random,
         rebuilt_at=infrastructure.clock.now() + timedelta(seconds=settings.rebuild_s),
     )
     service = Service(NAME, QUEUE, HANDLERS, context, infrastructure)

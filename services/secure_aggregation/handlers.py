@@ -1,107 +1,70 @@
-"""What secure aggregation does about each event."""
+"""What secure aggregation does about each event: what participants send goes to the session's protocol."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+import numpy as np
 
-from services.secure_aggregation import state
-from services.secure_aggregation.state import Collection, RoundOver, Session
-from shared.core.secagg import fixed_point
+from services.secure_aggregation import pieces
+from services.secure_aggregation.context import Aggregation, Gathered
+from services.secure_aggregation.opening import DEADLINE, on_holder_seen, on_session_requested
+from services.secure_aggregation.protocols.base import UPLOAD, Failed, Message, Step, Summed
+from services.secure_aggregation.state import ABORTED, Relayed, RoundOver, Session
+from shared.core.secagg import sealing
 from shared.errors import Rejected, Stale, Unavailable
 from shared.events import (
     ClientDeclined,
     DeadlinePassed,
     GroupFailed,
     GroupSummed,
+    HolderSeen,
     RoundAborted,
-    SessionOpened,
     SessionRequested,
+    StageAnswered,
+    StageBegun,
     UpdateSubmitted,
 )
-from shared.ports import BlobStore, UnitOfWork
+from shared.events.values import LeftOut
+from shared.ports import UnitOfWork
 from shared.service import Handlers
 
-DEADLINE = "session"
-Work = Callable[[UnitOfWork], Awaitable[None]]
-
-
-@dataclass
-class Aggregation:
-    """What the handlers share: the key, the sums in memory, and the way to a transaction of their own."""
-
-    key: X25519PrivateKey
-    blobs: BlobStore
-    rebuilt_at: datetime  # until then the broker may still be delivering held uploads again
-    collections: dict[tuple[str, ...], Collection] = field(default_factory=dict)
-    transact: Callable[[Work], Awaitable[None]] | None = None
-    closed: set[tuple[str, ...]] = field(default_factory=set)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    def collection(self, session: Session) -> Collection:
-        """The session's uploads so far."""
-        if session.key not in self.collections:
-            self.collections[session.key] = Collection(fixed_point.zeros(session.dimension))
-        return self.collections[session.key]
-
-    def later(self, work: Work) -> None:
-        """Do `work` in a transaction after the one in progress has been rolled back."""
-        if self.transact is not None:
-            task = asyncio.ensure_future(self._quietly(work))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
-
-    async def _quietly(self, work: Work) -> None:
-        if self.transact is not None:
-            try:
-                await self.transact(work)
-            except (Stale, Unavailable):
-                return  # the deadline settles the session
+MISSING = "no complete upload by the deadline"
 
 
 def held_under(session: Session) -> str:
-    """The name under which a session's uploads stay unanswered."""
+    """The name under which a session's messages stay unanswered."""
     return "/".join(session.key)
-
-
-async def on_session_requested(event: SessionRequested, unit: UnitOfWork, context: Aggregation) -> None:
-    """Open a session and hand out the key."""
-    if await unit.find(RoundOver, event.job_id, event.round_id):
-        raise Stale("the round was aborted")
-    if await unit.find(Session, event.job_id, event.round_id, event.group_id):
-        raise Stale("the session is open")
-    session = state.opened(event)
-    await unit.save(session)
-    await unit.schedule(DEADLINE, session.key, session.deadline)
-    unit.publish(
-        SessionOpened(
-            job_id=event.job_id,
-            round_id=event.round_id,
-            group_id=event.group_id,
-            aggregation_key=context.key.public_key().public_bytes_raw(),
-        )
-    )
 
 
 async def on_update_submitted(event: UpdateSubmitted, unit: UnitOfWork, context: Aggregation) -> None:
     """Take in a chunk; its message is held until the session's result is committed."""
-    session = await unit.find(Session, event.job_id, event.round_id, event.group_id)
-    if session is None:
-        if await unit.find(RoundOver, event.job_id, event.round_id):
-            raise Stale("the round was aborted")
-        raise Unavailable(f"no session {event.group_id} yet")
-    _check_open(session)
-    state.authenticate(session, event)
-    collection = context.collection(session)
-    try:
-        state.collect(session, collection, event, context.key)
-    except Rejected:
-        if event.client_id in collection.refused:
-            context.later(partial(_settle_after_refusal, session.key, context))
-        raise
+    session = await _session(event.job_id, event.round_id, event.group_id, unit)
+    gathered = await context.of(session)
+    pieces.authenticate(event, gathered.running.verify_key(event.client_id))
+
+    def take() -> None:
+        upload = gathered.pieces.take(event, gathered.running.upload_bytes + sealing.OVERHEAD_BYTES)
+        if upload is not None:
+            sender = gathered.running.terms.sender(event.client_id)
+            content = sealing.open_(upload, context.keys.sealing, sender.info)
+            gathered.running.take_upload(session, event.client_id, content)
+
+    _blaming(event.client_id, take, session, gathered, context)
+    if not await _settle(session, unit, context):
+        unit.hold(held_under(session))
+        _relay_later(session, gathered, context)
+
+
+async def on_stage_answered(event: StageAnswered, unit: UnitOfWork, context: Aggregation) -> None:
+    """Take in a message of the protocol; it too is held until the result is committed."""
+    session = await _session(event.job_id, event.round_id, event.group_id, unit)
+    gathered = await context.of(session)
+    running = gathered.running
+    message = running.terms.sender(event.client_id).stage_message(event.stage, event.payload)
+    sealing.verify(running.verify_key(event.client_id), event.signature, message)
+    running.take_answer(session, event.client_id, event.stage, event.payload)
     if not await _settle(session, unit, context):
         unit.hold(held_under(session))
 
@@ -112,98 +75,198 @@ async def on_client_declined(event: ClientDeclined, unit: UnitOfWork, context: A
         raise Stale("about a job, not a round")
     if await unit.find(RoundOver, event.job_id, event.round_id):
         raise Stale("the round was aborted")
-    found = [
-        s for s in await unit.select(Session, event.job_id, event.round_id) if event.client_id in s.members
-    ]
-    if not found:
-        raise Unavailable(f"no session of {event.client_id} in {event.round_id} yet")
-    session = await unit.load(Session, *found[0].key)
-    _check_open(session)
-    session = session.replace(declined={**session.declined, event.client_id: event.reason})
-    await unit.save(session)
-    await _settle(session, unit, context)
+    for found in await unit.select(Session, event.job_id, event.round_id):
+        if event.client_id in (await context.of(found)).running.terms.members:
+            session = await unit.load(Session, *found.key)
+            _check_open(session)
+            session = session.replace(declined={**session.declined, event.client_id: event.reason})
+            await unit.save(session)
+            await _settle(session, unit, context)
+            return
+    raise Unavailable(f"no session of {event.client_id} in {event.round_id} yet")
 
 
 async def on_round_aborted(event: RoundAborted, unit: UnitOfWork, context: Aggregation) -> None:
-    """Close the round's sessions and forget their uploads."""
+    """Close the round's sessions and forget what they received."""
     await unit.save(RoundOver(job_id=event.job_id, round_id=event.round_id))
     for found in await unit.select(Session, event.job_id, event.round_id):
         session = await unit.load(Session, *found.key)
-        if session.phase == "collecting":
-            await _close(session.replace(phase="aborted"), unit, context)
+        if session.open:
+            await _close(session.replace(stage=ABORTED), unit, context)
 
 
 async def on_deadline_passed(event: DeadlinePassed, unit: UnitOfWork, context: Aggregation) -> None:
-    """Sum what has come, or give the group up."""
+    """Go on with what has come, or give the group up."""
     session = await unit.load(Session, *event.subject)
     _check_open(session)
     if unit.now < context.rebuilt_at:
-        raise Unavailable("uploads that were held are being delivered again")
-    await _settle(session, unit, context, waited=True)
+        raise Unavailable("what was held is being delivered again")
+    if not await _settle(session, unit, context, waited=True):
+        raise Unavailable("what was held is being delivered again")
+
+
+async def _session(job_id: str, round_id: str, group_id: str, unit: UnitOfWork) -> Session:
+    session = await unit.find(Session, job_id, round_id, group_id)
+    if session is None:
+        if await unit.find(RoundOver, job_id, round_id):
+            raise Stale("the round was aborted")
+        raise Unavailable(f"no session {group_id} yet")
+    _check_open(session)
+    return session
+
+
+def _check_open(session: Session) -> None:
+    if not session.open:
+        raise Stale(f"the session is {session.stage}")
+
+
+def _blaming(
+    client: str, take: Callable[[], None], session: Session, gathered: Gathered, context: Aggregation
+) -> None:
+    """Remember who sent what cannot be taken in: nothing of it is kept, and nobody waits for it any more."""
+    reason = session.refused.get(client) or gathered.refused.get(client)
+    if reason:
+        raise Rejected(f"{client}: {reason}")
+    try:
+        take()
+    except Rejected as error:
+        gathered.pieces.drop(client)
+        if client not in gathered.running.uploads:
+            gathered.refused[client] = str(error)
+            context.later(partial(_settle_after_refusal, session.key, context))
+        raise Rejected(f"{client}: {error}") from error
 
 
 async def _settle_after_refusal(key: tuple[str, ...], context: Aggregation, unit: UnitOfWork) -> None:
     session = await unit.load(Session, *key)
     _check_open(session)
-    collection = context.collection(session)
-    session = session.replace(refused={**session.refused, **collection.refused})
+    gathered = await context.of(session)
+    session = session.replace(refused={**session.refused, **gathered.refused})
     await unit.save(session)
     await _settle(session, unit, context)
 
 
-def _check_open(session: Session) -> None:
-    if session.phase != "collecting":
-        raise Stale(f"the session is {session.phase}")
+def _relay_later(session: Session, gathered: Gathered, context: Aggregation) -> None:
+    if not gathered.relaying and gathered.running.relay_due(session):
+        gathered.relaying = True
+        context.later(partial(_relay, session.key, context))
+
+
+async def _relay(key: tuple[str, ...], context: Aggregation, unit: UnitOfWork) -> None:
+    """Pass on what the committee can be told before the uploads are complete."""
+    gathered = context.gathered.get(key)
+    if gathered is None:
+        return
+    gathered.relaying = False
+    session = await unit.load(Session, *key)
+    if session.stage != UPLOAD:
+        return
+    relayed = await unit.find(Relayed, *key) or Relayed(session=key)
+    if (relay := gathered.running.relay(relayed.clients)) is not None:
+        _tell(relay.messages, session, unit)
+        await unit.save(relayed.replace(clients=(*relayed.clients, *relay.clients)))
 
 
 async def _settle(session: Session, unit: UnitOfWork, context: Aggregation, *, waited: bool = False) -> bool:
-    """Publish the session's result if it is due; whether it was."""
-    collection = context.collection(session)
-    if not waited and not state.complete(session, collection):
-        return False
-    left_out = state.left_out(session, collection)
-    if state.enough(session, collection):
+    """Let the protocol go on as far as it can; whether the session, or the stage waited for, is over."""
+    gathered = await context.of(session)
+    before = session.stage
+    while session.open:
+        relayed = await unit.find(Relayed, *session.key) if session.stage == UPLOAD else None
+        clients = relayed.clients if relayed else ()
+        overdue = waited and session.stage == before
+        step = await asyncio.to_thread(gathered.running.step, session, clients, waited=overdue)
+        if step is None:
+            break
+        session = await _take_step(session, step, gathered, unit, context)
+    return not session.open or (waited and session.stage != before)
+
+
+async def _take_step(
+    session: Session, step: Step, gathered: Gathered, unit: UnitOfWork, context: Aggregation
+) -> Session:
+    _tell(step.messages, session, unit)
+    left = session.stage
+    session = session.replace(stage=step.stage, decided={**session.decided, left: step.decided})
+    match step.outcome:
+        case None:
+            stage_s = gathered.running.terms.plan.stage_s
+            await unit.save(session)
+            await unit.schedule(DEADLINE, session.key, unit.now + timedelta(seconds=stage_s))
+        case Summed() as summed:
+            await _publish_sum(session, summed, gathered, unit, context)
+            await _close(session, unit, context)
+        case Failed() as failed:
+            unit.publish(
+                GroupFailed(
+                    job_id=session.job_id,
+                    round_id=session.round_id,
+                    group_id=session.group_id,
+                    groups=session.groups,
+                    reason=failed.reason,
+                    left_out=_left_out(session, gathered, ()),
+                    faulty=failed.faulty,
+                )
+            )
+            await _close(session, unit, context)
+    return session
+
+
+async def _publish_sum(
+    session: Session, summed: Summed, gathered: Gathered, unit: UnitOfWork, context: Aggregation
+) -> None:
+    members = gathered.running.terms.members
+    total = await context.blobs.put(np.asarray(summed.total, "<f8").tobytes())
+    unit.publish(
+        GroupSummed(
+            job_id=session.job_id,
+            round_id=session.round_id,
+            group_id=session.group_id,
+            groups=session.groups,
+            total=total,
+            weights={client: members[client].weight for client in summed.members},
+            left_out=_left_out(session, gathered, summed.members),
+        )
+    )
+
+
+def _left_out(session: Session, gathered: Gathered, members: tuple[str, ...]) -> tuple[LeftOut, ...]:
+    """Members without influence on the sum, ordered by name, each with the reason."""
+    reasons = {**session.out, **gathered.refused}
+    return tuple(
+        LeftOut(client_id=client, reason=reasons.get(client, MISSING)[:2000])
+        for client in sorted(gathered.running.terms.members)
+        if client not in members
+    )
+
+
+def _tell(messages: tuple[Message, ...], session: Session, unit: UnitOfWork) -> None:
+    for message in messages:
         unit.publish(
-            GroupSummed(
+            StageBegun(
+                client_id=message.recipient,
                 job_id=session.job_id,
                 round_id=session.round_id,
                 group_id=session.group_id,
-                total=await context.blobs.put(fixed_point.total_to_bytes(collection.total)),
-                fraction_bits=fixed_point.FRACTION_BITS,
-                members=tuple(sorted(collection.summed)),
-                left_out=left_out,
+                terms=session.terms,
+                stage=message.stage,
+                payload=message.payload,
             )
         )
-        await _close(session.replace(phase="summed"), unit, context)
-    else:
-        unit.publish(
-            GroupFailed(
-                job_id=session.job_id,
-                round_id=session.round_id,
-                group_id=session.group_id,
-                reason=f"{len(collection.summed)} of {len(session.members)} updates came, "
-                f"{session.min_uploads} are needed",
-                left_out=left_out,
-            )
-        )
-        await _close(session.replace(phase="failed"), unit, context)
-    return True
 
 
 async def _close(session: Session, unit: UnitOfWork, context: Aggregation) -> None:
     await unit.save(session)
     await unit.unschedule(DEADLINE, session.key)
     unit.release(held_under(session))
-    # Kept until the commit is certain: a lost commit is handled again from the same sum.
-    for key in [k for k in context.collections if k != session.key and k in context.closed]:
-        del context.collections[key]
-        context.closed.discard(key)
-    context.closed.add(session.key)
+    context.close(session)
 
 
 HANDLERS: Handlers[Aggregation] = {
     SessionRequested: on_session_requested,
     UpdateSubmitted: on_update_submitted,
+    StageAnswered: on_stage_answered,
+    HolderSeen: on_holder_seen,
     ClientDeclined: on_client_declined,
     RoundAborted: on_round_aborted,
     DeadlinePassed: on_deadline_passed,

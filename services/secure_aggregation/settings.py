@@ -1,12 +1,15 @@
-"""Secure aggregation's settings, and the key that clients seal their updates to."""
+"""Secure aggregation's settings, and its keys."""
 
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.secure_aggregation.protocols.base import Keys
 from shared.adapters.key_file import load_or_make
+from shared.core.secagg.sealing import PRIVATE_BYTES, SealingKey
+from shared.errors import Refused
 
 
 class SecureAggregationSettings(BaseSettings):
@@ -14,12 +17,24 @@ class SecureAggregationSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FEDLORA_SECURE_AGGREGATION_", extra="forbid", frozen=True)
 
-    key_file: Path = Field(Path("~/.fedlora/aggregation.key"), description="X25519 key, made when absent")
+    key_file: Path = Field(
+        Path("~/.fedlora/aggregation.key"), description="sealing and signing key, made when absent"
+    )
     rebuild_s: float = Field(5.0, ge=0, description="after a start, before a passed deadline counts")
 
 
-def load_key(path: Path) -> X25519PrivateKey:
-    """The key in `path`, made first when the file is absent."""
-    return X25519PrivateKey.from_private_bytes(
-        load_or_make(path, lambda: X25519PrivateKey.generate().private_bytes_raw())
+def load_keys(path: Path) -> Keys:
+    """The keys in `path`, made first when the file is absent. Raises: Refused for another content."""
+    content = load_or_make(
+        path, lambda: SealingKey.generate().to_bytes() + Ed25519PrivateKey.generate().private_bytes_raw()
+    )
+    if len(content) != PRIVATE_BYTES + 32:
+        raise Refused(
+            str(path),
+            f"holds {len(content)} bytes, {PRIVATE_BYTES + 32} expected",
+            "restore the key, or remove the file: clients that trusted it then need a new home",
+        )
+    return Keys(
+        SealingKey.from_bytes(content[:PRIVATE_BYTES]),
+        Ed25519PrivateKey.from_private_bytes(content[PRIVATE_BYTES:]),
     )

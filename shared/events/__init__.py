@@ -8,6 +8,8 @@ from shared.events.client import (
     ClientJoined,
     ClientReady,
     ClientSeen,
+    HolderSeen,
+    StageAnswered,
     UpdateSubmitted,
 )
 from shared.events.coordinator import (
@@ -26,7 +28,7 @@ from shared.events.coordinator import (
 )
 from shared.events.gateway import JobCancelled, JobSubmitted, LimitRaised
 from shared.events.robust_aggregator import UpdateAggregated
-from shared.events.secure_aggregation import GroupFailed, GroupSummed, SessionOpened
+from shared.events.secure_aggregation import GroupFailed, GroupSummed, SessionOpened, StageBegun
 
 __all__ = [
     "BudgetRefused",
@@ -44,6 +46,7 @@ __all__ = [
     "Event",
     "GroupFailed",
     "GroupSummed",
+    "HolderSeen",
     "JobAccepted",
     "JobAnnounced",
     "JobCancelled",
@@ -60,6 +63,8 @@ __all__ = [
     "RoundStarted",
     "SessionOpened",
     "SessionRequested",
+    "StageAnswered",
+    "StageBegun",
     "UpdateAggregated",
     "UpdateSubmitted",
 ]

@@ -35,6 +35,8 @@ class ClientReady(Event, type="client.ready.v1", channel=Channel.UP):
     job_id: JobId
     layout: Layout
     records: int  # declared once by the owner; public (docs/privacy.md)
+    sealing_key: bytes = b""  # what is sealed to this client as a key holder, in this job
+    sealing_signature: bytes = b""  # over it; see shared/core/secagg/sealing.py
 
 
 class ClientDeclined(Event, type="client.declined.v1", channel=Channel.UP):
@@ -58,6 +60,27 @@ class UpdateSubmitted(Event, type="update.submitted.v1", channel=Channel.UP):
     upload_sha256: Sha256  # of the whole sealed upload
     payload: Annotated[bytes, Field(max_length=MAX_CHUNK_BYTES)]
     signature: Signature  # over everything above; see shared/core/secagg/sealing.py
+
+
+class StageAnswered(Event, type="stage.answered.v1", channel=Channel.UP):
+    """What a participant of a session, client or key holder, says in one stage of the protocol."""
+
+    client_id: ClientId
+    job_id: JobId
+    round_id: RoundId
+    group_id: GroupId
+    stage: Annotated[str, Field(max_length=32)]
+    payload: Annotated[bytes, Field(max_length=MAX_CHUNK_BYTES)]
+    signature: Signature  # over everything above
+
+
+class HolderSeen(Event, type="holder.seen.v1", channel=Channel.UP):
+    """A dedicated key holder started, and what is sealed to it."""
+
+    client_id: ClientId
+    verify_key: PublicKey
+    sealing_key: bytes
+    sealing_signature: bytes
 
 
 class BudgetSpent(Event, type="budget.spent.v1", channel=Channel.UP):

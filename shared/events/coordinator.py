@@ -6,7 +6,7 @@ from pydantic import PositiveFloat
 
 from shared.events.base import Channel, Event, Timestamp
 from shared.events.ids import ClientId, GroupId, JobId, RoundId, Sha256
-from shared.events.values import BlobRef, Layout, LeftOut, PoissonGaussian, Reservation
+from shared.events.values import BlobRef, Layout, LeftOut, Member, PoissonGaussian, Reservation, SessionPlan
 from shared.job.specification import JobSpecification
 
 
@@ -57,10 +57,11 @@ class SessionRequested(Event, type="session.requested.v1"):
     job_id: JobId
     round_id: RoundId
     group_id: GroupId
-    members: dict[ClientId, bytes]  # Ed25519 public key of each client, 32 bytes
+    members: dict[ClientId, Member]
+    plan: SessionPlan
     layout_sha256: Sha256
     dimension: int
-    min_uploads: int
+    groups: int = 1  # of the round
     deadline: Timestamp
 
 
@@ -86,7 +87,7 @@ class RoundStarted(Event, type="round.started.v1", channel=Channel.DOWN):
     adapter: BlobRef  # trainable tensors, float32, safetensors
     layout_sha256: Sha256
     reservation: Reservation
-    aggregation_key: bytes  # HPKE public key of the secure-aggregation service
+    terms: BlobRef  # of the session, the same for the whole group; see shared/sessions/terms.py
     deadline: Timestamp
 
 

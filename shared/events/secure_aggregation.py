@@ -1,17 +1,35 @@
 """Sessions and their sums, published by the secure-aggregation service."""
 
-from shared.events.base import Event
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from shared.events.base import Channel, Event
 from shared.events.ids import ClientId, GroupId, JobId, RoundId
 from shared.events.values import BlobRef, LeftOut
 
+MAX_STAGE_BYTES = 1024 * 1024
+
 
 class SessionOpened(Event, type="session.opened.v1"):
-    """Uploads for this group are awaited; clients seal them to `aggregation_key`."""
+    """Uploads for this group are awaited, on `terms`."""
 
     job_id: JobId
     round_id: RoundId
     group_id: GroupId
-    aggregation_key: bytes
+    terms: BlobRef
+
+
+class StageBegun(Event, type="stage.begun.v1", channel=Channel.DOWN):
+    """A participant of a session, client or key holder, is told what the protocol's next stage needs."""
+
+    client_id: ClientId
+    job_id: JobId
+    round_id: RoundId
+    group_id: GroupId
+    terms: BlobRef
+    stage: str
+    payload: Annotated[bytes, Field(max_length=MAX_STAGE_BYTES)]
 
 
 class GroupSummed(Event, type="group.summed.v1"):
@@ -20,17 +38,23 @@ class GroupSummed(Event, type="group.summed.v1"):
     job_id: JobId
     round_id: RoundId
     group_id: GroupId
-    total: BlobRef  # int64 little-endian, fixed point
-    fraction_bits: int
-    members: tuple[ClientId, ...]  # in the sum, each with weight 1
+    groups: PositiveInt = 1  # of the round
+    total: BlobRef  # float64 little-endian, the sum of weighted updates
+    weights: dict[ClientId, float]  # of those in the sum
     left_out: tuple[LeftOut, ...]
 
 
 class GroupFailed(Event, type="group.failed.v1"):
-    """Too few uploads by the deadline."""
+    """The group has no sum.
+
+    Attributes:
+        faulty: clients without whom it would have had one; they are left out of the job from now on.
+    """
 
     job_id: JobId
     round_id: RoundId
     group_id: GroupId
+    groups: PositiveInt = 1
     reason: str
     left_out: tuple[LeftOut, ...]
+    faulty: tuple[ClientId, ...] = ()

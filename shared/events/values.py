@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from shared.core.privacy import AdaptiveClipping, Mechanism
 from shared.events.ids import ClientId, ReservationId, Sha256
-from shared.job.plan import planned_bits_noise
-from shared.job.specification import JobSpecification
+from shared.job.plan import fewest_in_a_sum, planned_bits_noise, planned_bound
+from shared.job.specification import JobSpecification, SecureProtocol
 
 
 class Value(BaseModel):
@@ -135,6 +135,62 @@ class Reservation(Value):
     epsilon_after: float
     epsilon_limit: float
     delta: float
+
+
+class Member(Value):
+    """A client of one group, as whoever sums its update must know it.
+
+    Attributes:
+        verify_key: Ed25519, of everything that it signs.
+        sealing_key: what is sealed to it as a key holder in this job; empty when it holds none.
+        sealing_signature: its own, over `sealing.key_message`.
+        weight: public factor on its update, in (0, 1].
+    """
+
+    verify_key: Annotated[bytes, Field(min_length=32, max_length=32)]
+    sealing_key: bytes = b""
+    sealing_signature: bytes = b""
+    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class SessionPlan(Value):
+    """How a job's updates are summed: a pure function of what was announced, so that every party can
+    compare what it is told in a round with what was agreed.
+
+    Attributes:
+        protocol: a name in the table of protocols.
+        bits: of one encoded coordinate, sign included.
+        bound: on one coordinate of a weighted (and rotated) update; beyond it is clipped.
+        rotate: whether updates are rotated by a randomised Hadamard transform first.
+        committee: the dedicated key holders by name; empty: the cohort's own workers.
+        holders: the largest committee.
+        fewest: a group's sum over fewer updates is never opened.
+        stage_s: how long a stage other than the upload may take.
+    """
+
+    protocol: SecureProtocol
+    bits: int
+    bound: Annotated[float, Field(gt=0)]
+    rotate: bool
+    committee: tuple[ClientId, ...] = ()
+    holders: int = 64
+    fewest: int = 2
+    stage_s: float = 10.0
+
+    @classmethod
+    def of(cls, specification: JobSpecification, noise_multiplier: float) -> Self:
+        """What the job says."""
+        aggregation = specification.aggregation
+        return cls(
+            protocol=aggregation.secure,
+            bits=aggregation.bits,
+            bound=planned_bound(specification, noise_multiplier),
+            rotate=aggregation.rotate,
+            committee=aggregation.key_holders,
+            holders=aggregation.committee,
+            fewest=fewest_in_a_sum(specification),
+            stage_s=aggregation.stage_s,
+        )
 
 
 class LeftOut(Value):

@@ -91,10 +91,28 @@ class Rounds(Section):
     retries: int = Field(3, ge=0, description="rounds that may fail in a row before the job stops")
 
 
+SecureProtocol = Literal["oneshot", "secagg", "mpc3", "none"]
+
+
 class Aggregation(Section):
     """How updates become one update."""
 
-    secure: Literal["none"] = Field("none", description="`none`: the aggregator opens each update")
+    secure: SecureProtocol = Field(
+        "oneshot", description="who may see a single update: nobody, but with `none` the aggregator"
+    )
+    bits: int = Field(16, ge=8, le=16, description="of an encoded coordinate, sign included")
+    bound: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+        "auto", description="on a coordinate of an update, beyond it is clipped; `auto`: from the training"
+    )
+    rotate: bool = Field(False, description="spread an update by a randomised Hadamard transform first")
+    key_holders: tuple[Name, ...] = Field(
+        (), description="for oneshot: dedicated key holders by name; default: the cohort's own workers"
+    )
+    committee: int = Field(64, ge=2, le=64, description="for oneshot: at most so many key holders")
+    stage_s: float = Field(10.0, gt=0, description="for each message exchange beside the upload")
+    group_size: int | None = Field(
+        None, ge=2, description="sum in random groups of this size, each on its own; default: one group"
+    )
     robust: Literal["mean"] = Field("mean", description="rule that turns sums into one update")
     server_learning_rate: float = Field(1.0, gt=0, le=10, description="factor on the update")
 

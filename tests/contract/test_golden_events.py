@@ -36,6 +36,8 @@ JOB = JobSpecification.model_validate(
 IN_JOB = {"job_id": "job-1"}
 IN_ROUND = {**IN_JOB, "round_id": "job-1-r1"}
 IN_GROUP = {**IN_ROUND, "group_id": "job-1-r1-g1"}
+MEMBER = values.Member(verify_key=b"k" * 32, sealing_key=b"s" * 9, sealing_signature=b"t" * 64, weight=0.5)
+PLAN = values.SessionPlan(protocol="oneshot", bits=16, bound=0.5, rotate=False, committee=("kay",))
 ALICE = {"client_id": "alice"}
 ENDED = {**IN_ROUND, "number": 1, "started_at": AT, "root": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}
 SPENT = {"epsilon": 1.25, "epsilon_limit": 8.0}
@@ -53,12 +55,12 @@ EXAMPLES = (
         records={"alice": 9},
     ),
     events.SessionRequested(
-        **IN_GROUP, members={"alice": b"k" * 32}, layout_sha256=DIGEST, dimension=8, min_uploads=1, deadline=AT
+        **IN_GROUP, members={"alice": MEMBER}, plan=PLAN, layout_sha256=DIGEST, dimension=8, groups=2, deadline=AT
     ),
     events.RoundOpened(**IN_ROUND, number=1, cohort=("alice",), left_out=LEFT, deadline=AT),
     events.RoundStarted(
         **ALICE, **IN_GROUP, number=1, adapter=BLOB, layout_sha256=DIGEST, reservation=RESERVATION,
-        aggregation_key=b"a" * 32, deadline=AT,
+        terms=BLOB, deadline=AT,
     ),
     events.RoundClosed(**ALICE, **IN_ROUND, outcome="aborted", reason="late"),
     events.RoundCompleted(
@@ -76,9 +78,12 @@ EXAMPLES = (
         **IN_ROUND, **ALICE, **SPENT, outcome="committed", epsilon_rdp=1.5, delta=1e-5, sequence=4,
         entry_sha256=DIGEST, recorded_at=AT,
     ),
-    events.SessionOpened(**IN_GROUP, aggregation_key=b"a" * 32),
-    events.GroupSummed(**IN_GROUP, total=BLOB, fraction_bits=24, members=("alice",), left_out=LEFT),
-    events.GroupFailed(**IN_GROUP, reason="too few", left_out=LEFT),
+    events.SessionOpened(**IN_GROUP, terms=BLOB),
+    events.StageBegun(**ALICE, **IN_GROUP, terms=BLOB, stage="release", payload=b"p"),
+    events.StageAnswered(**ALICE, **IN_GROUP, stage="answer", payload=b"p", signature=b"s" * 64),
+    events.HolderSeen(**ALICE, verify_key=b"k" * 32, sealing_key=b"s" * 9, sealing_signature=b"t" * 64),
+    events.GroupSummed(**IN_GROUP, total=BLOB, groups=2, weights={"alice": 0.5}, left_out=LEFT),
+    events.GroupFailed(**IN_GROUP, reason="too few", left_out=LEFT, faulty=("bob",)),
     events.UpdateAggregated(**IN_ROUND, update=BLOB, weights={"alice": 1.0}, left_out=LEFT, update_norm=0.5),
     events.ClientJoined(**ALICE, verify_key=b"k" * 32, version="1"),
     events.ClientSeen(**ALICE, activity="waiting"),

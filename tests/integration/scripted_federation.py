@@ -41,6 +41,7 @@ from shared.events.base import Envelope
 from shared.events.values import Layout, TensorSpec
 from shared.job.specification import JobSpecification
 from shared.ports import Queue
+from shared.sessions.terms import SessionTerms
 
 OBSERVED = (JobEnded, RoundCompleted, RoundAborted, RoundOpened, LedgerExtended)
 
@@ -65,6 +66,7 @@ class ScriptedClient:
 
     client_id: str
     bus: object
+    blobs: object
     dimension: int = 8
     silent: bool = False
     declines: bool = False
@@ -127,7 +129,8 @@ class ScriptedClient:
         context = sealing.UploadContext(event.job_id, event.round_id, event.group_id, self.client_id)
         update = fixed_point.encode(update_of(self.client_id, event.number, self.dimension))
         content = b"junk" if self.garbage else fixed_point.to_bytes(update)
-        for chunk in chunks.split(sealing.seal(content, event.aggregation_key, context)):
+        terms = SessionTerms.from_bytes(await self.blobs.get(event.terms))
+        for chunk in chunks.split(sealing.seal(content, terms.aggregation_keys[0], context.info)):
             message = sealing.signing_message(context, chunk.index, chunk.count, chunk.sha256, chunk.payload)
             await self.say(
                 UpdateSubmitted(
@@ -152,6 +155,7 @@ def specification(**changes):
         "data": {"text": "text"},
         "training": {"local_steps": 2},
         "privacy": {"noise_multiplier": 2.0, "sampling_rate": 0.1},
+        "aggregation": {"secure": "none"},
         "rounds": {"count": 2, "min_clients": 2, "deadline_s": 20, "gather_s": 5},
     }
     for section, values in changes.items():
@@ -259,7 +263,7 @@ async def federation(
         bindings = tuple((kind.channel, kind.binding()) for kind in OBSERVED)
         await bus.subscribe(Queue("observer", bindings), observe)
         for name in names:
-            client = ScriptedClient(name, wrap(bus), **options.get(name, options.get("every", {})))
+            client = ScriptedClient(name, wrap(bus), blobs, **options.get(name, options.get("every", {})))
             result.clients[name] = client
             await client.start()
         await result.registered()

@@ -14,7 +14,7 @@ from shared.core.secagg.oneshot import key_stream
 from shared.core.secagg.oneshot.interpolation import P, basis, error_positions, product
 from shared.errors import Refused, Rejected
 
-FEWEST_HOLDERS, MOST_HOLDERS = 3, 64
+FEWEST_HOLDERS, MOST_HOLDERS = 2, 64
 FIELD = "aggregation.committee"
 
 
@@ -29,7 +29,7 @@ class Scheme:
     answers: with 2 (privacy + 1) > holders + colluding, one of them stays within `privacy`.
 
     Attributes:
-        holders: C, 3 to 64.
+        holders: C, 2 to 64.
         colluding: how many may pass all they hold to the server and answer for any set.
         lost: how many may stay silent.
 
@@ -99,7 +99,7 @@ class Scheme:
 def scheme_for(holders: int) -> Scheme:
     """A third may collude, and half of those that could then be done without may be lost.
 
-    64: 21 collude, 11 lost, 11 secrets a polynomial. 3: none, 1, 1. 4: 1, 1, 1.
+    64: 21 collude, 11 lost, 11 secrets a polynomial. 2: none, none, 1. 3: none, 1, 1. 4: 1, 1, 1.
     Raises: Refused for a committee that is too small or too large.
     """
     colluding = max(0, holders - 1) // 3

@@ -1,0 +1,9 @@
+"""The client's side of the protocols: a new one is one module and one line here."""
+
+from collections.abc import Mapping
+
+from services.client.sessions.base import ClientSession
+from services.client.sessions.none import Opened
+from services.client.sessions.oneshot import Encrypted
+
+PROTOCOLS: Mapping[str, type[ClientSession]] = {"none": Opened, "oneshot": Encrypted}

@@ -1,0 +1,72 @@
+"""What the service's handlers share: keys, ports, and the sessions in memory."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from services.secure_aggregation.pieces import Pieces
+from services.secure_aggregation.protocols import PROTOCOLS
+from services.secure_aggregation.protocols.base import Keys, Running
+from services.secure_aggregation.state import Session
+from shared.errors import Stale, Unavailable
+from shared.ports import BlobStore, RandomSource, UnitOfWork
+from shared.sessions.terms import SessionTerms
+
+Work = Callable[[UnitOfWork], Awaitable[None]]
+Key = tuple[str, ...]
+
+
+@dataclass
+class Gathered:
+    """What one session has received. `refused` may be uncommitted; `relaying`: one relay at a time."""
+
+    running: Running
+    pieces: Pieces = field(default_factory=Pieces)
+    refused: dict[str, str] = field(default_factory=dict)
+    relaying: bool = False
+
+
+@dataclass
+class Aggregation:
+    """The handlers' context."""
+
+    keys: Keys
+    blobs: BlobStore
+    random: RandomSource
+    rebuilt_at: datetime  # until then the broker may still be delivering held messages again
+    gathered: dict[Key, Gathered] = field(default_factory=dict)
+    transact: Callable[[Work], Awaitable[None]] | None = None
+    closed: set[Key] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def of(self, session: Session) -> Gathered:
+        """What the session has received so far; nothing yet after a restart."""
+        known = self.gathered.get(session.key)
+        if known is None:
+            terms = SessionTerms.from_bytes(await self.blobs.get(session.terms))
+            running = await asyncio.to_thread(PROTOCOLS[session.protocol], terms, self.keys)
+            known = self.gathered.setdefault(session.key, Gathered(running))
+        return known
+
+    def close(self, session: Session) -> None:
+        """Drop what earlier sessions received; this one's is kept until its commit is certain: a lost
+        commit is handled again from the same sum."""
+        for key in [key for key in self.closed if key != session.key]:
+            self.gathered.pop(key, None)
+            self.closed.discard(key)
+        self.closed.add(session.key)
+
+    def later(self, work: Work) -> None:
+        """Do `work` in a transaction after the one in progress is over."""
+        if self.transact is not None:
+            task = asyncio.ensure_future(self._quietly(work))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _quietly(self, work: Work) -> None:
+        if self.transact is not None:
+            try:
+                await self.transact(work)
+            except (Stale, Unavailable):
+                return  # the deadline settles the session

@@ -1,0 +1,133 @@
+"""What the service asks of a protocol: one session in memory, fed with what participants send."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from services.secure_aggregation.state import Session
+from shared.core.secagg.sealing import SealingKey
+from shared.errors import Rejected
+from shared.sessions.terms import SessionTerms
+
+UPLOAD = "upload"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The service's own: what uploads are sealed to, and what signs survivor sets."""
+
+    sealing: SealingKey
+    signing: Ed25519PrivateKey
+
+
+@dataclass(frozen=True)
+class Message:
+    """To one participant."""
+
+    recipient: str
+    stage: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Summed:
+    """The session's result: (d,) the sum of weighted updates, of whom, and who was found to have lied."""
+
+    total: NDArray[np.float64]
+    members: tuple[str, ...]
+    liars: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failed:
+    """No result; `faulty` are clients without whom there would have been one."""
+
+    reason: str
+    faulty: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage is over: who goes on, what participants are told, and perhaps the end."""
+
+    stage: str
+    decided: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
+    outcome: Summed | Failed | None = None
+
+
+@dataclass(frozen=True)
+class Relay:
+    """What can be passed on while uploads still arrive."""
+
+    clients: tuple[str, ...]
+    messages: tuple[Message, ...]
+
+
+class Running(ABC):
+    """One session in memory. Nothing here is durable: after a crash a new one is fed with the same messages,
+    in any order, and with the decisions that were committed; it then says the same as before.
+
+    Attributes:
+        uploads: clients whose update is taken in.
+    """
+
+    first_stage: ClassVar[str] = UPLOAD
+
+    def __init__(self, terms: SessionTerms, keys: Keys) -> None:
+        self.terms, self.keys = terms, keys
+        self.uploads: set[str] = set()
+
+    @property
+    @abstractmethod
+    def upload_bytes(self) -> int:
+        """How long an upload is once it is unsealed."""
+
+    @abstractmethod
+    def take_upload(self, session: Session, client: str, content: bytes) -> None:
+        """Take in a whole, authentic upload. Raises: Rejected for a wrong one; Stale for one too many."""
+
+    def take_answer(self, session: Session, sender: str, stage: str, payload: bytes) -> None:
+        """Take in an authentic message. Raises: Rejected for one that is wrong; Stale for one too many."""
+        raise Rejected(f"protocol {self.terms.plan.protocol} has no stage {stage!r}")
+
+    def verify_key(self, participant: str) -> bytes:
+        """Whose signature a message must carry. Raises: Rejected for a stranger."""
+        member = self.terms.members.get(participant)
+        if member is None:
+            raise Rejected(f"{participant} has no part in {self.terms.group_id}")
+        return member.verify_key
+
+    @abstractmethod
+    def step(self, session: Session, relayed: Collection[str], *, waited: bool) -> Step | None:
+        """What follows from what has come, or None while there is somebody to wait for.
+
+        Args:
+            session: with the decisions so far; those of a stage bind it.
+            relayed: whose shares were passed on.
+            waited: the stage's deadline has passed.
+        """
+
+    def relay_due(self, session: Session) -> bool:
+        """Whether it is worth passing something on already."""
+        return False
+
+    def relay(self, relayed: Collection[str]) -> Relay | None:
+        """What participants can be told before the uploads are complete; None when there is nothing."""
+        return None
+
+    def enough(self, session: Session, *, waited: bool) -> bool | None:
+        """Whether the upload stage ends with enough updates; None while there is somebody to wait for."""
+        if not waited and not self.uploads | session.out.keys() >= self.terms.members.keys():
+            return None
+        return len(self.uploads) >= self.terms.plan.fewest
+
+    def too_few(self) -> Failed:
+        """The upload stage ended with too few."""
+        plan, members = self.terms.plan, self.terms.members
+        return Failed(f"{len(self.uploads)} of {len(members)} updates came, {plan.fewest} are needed")

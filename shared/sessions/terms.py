@@ -1,0 +1,135 @@
+"""A session's terms: one public document, kept as a blob, whose hash binds every message of the session."""
+
+import hashlib
+from functools import cached_property
+from typing import Self
+
+from pydantic import ValidationError
+
+from shared.core.secagg import sealing
+from shared.core.secagg.encoding import Encoding
+from shared.core.secagg.oneshot.packed_shamir import scheme_for
+from shared.core.secagg.oneshot.terms import Terms as OneshotTerms
+from shared.errors import Rejected
+from shared.events.base import pack, unpack
+from shared.events.ids import ClientId, GroupId, JobId, RoundId
+from shared.events.values import BlobRef, Member, SessionPlan, Value
+
+DOMAIN = b"fedlora/session-terms/v1"
+ROTATION_DOMAIN = b"fedlora/session-rotation/v1"
+
+
+class HolderKey(Value):
+    """A key holder, and what shares for it are sealed to."""
+
+    holder_id: ClientId
+    verify_key: bytes
+    sealing_key: bytes
+    sealing_signature: bytes
+
+
+class SessionTerms(Value):
+    """What all parties of one session agree on.
+
+    Attributes:
+        members: every client that may take part.
+        dimension: of an update.
+        layout_sha256: of the adapter's layout.
+        aggregation_key: what uploads are sealed to; one for each party of `mpc3`, one otherwise.
+        server_key: Ed25519, signs survivor sets.
+        public_seed: 32 random bytes, new for each session.
+        committee: the key holders, in order; for oneshot.
+    """
+
+    job_id: JobId
+    round_id: RoundId
+    group_id: GroupId
+    plan: SessionPlan
+    members: dict[ClientId, Member]
+    dimension: int
+    layout_sha256: str
+    aggregation_keys: tuple[bytes, ...]
+    server_key: bytes
+    public_seed: bytes
+    committee: tuple[HolderKey, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """msgpack, members in the order of their names."""
+        fields = self.model_dump(mode="python")
+        fields["members"] = dict(sorted(fields["members"].items()))
+        return pack(fields)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Inverse of `to_bytes`. Raises: Rejected for anything else."""
+        try:
+            return cls.model_validate(unpack(content))
+        except ValidationError as error:
+            raise Rejected(f"session terms: invalid {error.errors()[0]['loc']}") from None
+
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes that stand for everything here: the protocols' public seed."""
+        return hashlib.sha256(sealing.bind(DOMAIN, self.to_bytes())).digest()
+
+    @cached_property
+    def verify_keys(self) -> dict[str, bytes]:
+        """By client."""
+        return {client: member.verify_key for client, member in self.members.items()}
+
+    def sender(self, participant: str) -> sealing.UploadContext:
+        """What that participant's messages are bound to."""
+        return sealing.UploadContext(self.job_id, self.round_id, self.group_id, participant)
+
+
+def reference(content: bytes) -> BlobRef:
+    """The name that a blob store gives to `content`."""
+    return BlobRef(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+
+
+def check_committee(terms: SessionTerms) -> None:
+    """Raises: Rejected unless each holder signed its own sealing key, for this job or as a dedicated one.
+
+    That `verify_key` is the holder's own is as true as the cohort's keys are.
+    """
+    dedicated = bool(terms.plan.committee)
+    if dedicated and tuple(holder.holder_id for holder in terms.committee) != terms.plan.committee:
+        raise Rejected("the committee is not the one that the job names")
+    for holder in terms.committee:
+        member = terms.members.get(holder.holder_id)
+        if dedicated and member is not None:
+            raise Rejected(f"{holder.holder_id} is a key holder and a client")
+        if not dedicated and (member is None or member.verify_key != holder.verify_key):
+            raise Rejected(f"key holder {holder.holder_id} is not in the cohort under this key")
+        job_id = "" if dedicated else terms.job_id
+        message = sealing.key_message(job_id, holder.holder_id, holder.sealing_key)
+        try:
+            sealing.verify(holder.verify_key, holder.sealing_signature, message)
+        except Rejected as error:
+            raise Rejected(f"the sealing key of {holder.holder_id}: {error}") from None
+
+
+def encoding_of(terms: SessionTerms) -> Encoding:
+    """How updates become small integers; the rotation, if any, is another one in each session."""
+    plan = terms.plan
+    seed = hashlib.sha256(sealing.bind(ROTATION_DOMAIN, terms.digest)).digest() if plan.rotate else None
+    return Encoding(dimension=terms.dimension, bits=plan.bits, bound=plan.bound, rotation_seed=seed)
+
+
+def oneshot_terms(terms: SessionTerms) -> OneshotTerms:
+    """As protocol `oneshot` takes them.
+
+    Raises: Refused for a combination that cannot work.
+    """
+    return OneshotTerms(
+        job_id=terms.job_id,
+        round_id=terms.round_id,
+        group_id=terms.group_id,
+        cohort=terms.verify_keys,
+        holder_keys=tuple(holder.sealing_key for holder in terms.committee),
+        server_key=terms.server_key,
+        public_seed=terms.digest,
+        dimension=encoding_of(terms).length,
+        scheme=scheme_for(len(terms.committee)),
+        fewest_survivors=terms.plan.fewest,
+    )
