@@ -36,8 +36,8 @@ def draw(seed: bytes, dimension: int, size: int) -> Sketch:
         dimension: d.
         size: k, a power of two; 0 makes an empty sketch.
 
-    Source: Charikar, Chen, Farach-Colton 2002, ICALP, Section 3; in blocks: Gilbert's "hash by rotation", as
-        the mean over draws does not need independent positions within a block.
+    Source: Charikar, Chen, Farach-Colton 2002, ICALP, Section 3. Positions within a block are not independent;
+        the variance needs only that signs are, and how often each pair meets.
     """
     if not size:
         return Sketch(np.zeros(0, np.int8), np.zeros(0, np.int64), 0)
