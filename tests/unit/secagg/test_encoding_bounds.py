@@ -77,6 +77,22 @@ def test_updates_of_noisy_sgd_are_not_clipped_and_the_bound_is_not_idle(
         assert bound < 5 * np.abs(update).max()
 
 
+def test_rounds_that_draw_more_records_than_expected_stay_within_the_bound_too():
+    seed = 13
+    print("seed", seed)
+    drawn = np.random.default_rng(seed).poisson(2, (10_000, 10)).sum(axis=1) / 2
+    assert drawn.max() > 10 * 1.5
+    assert drawn.max() < coordinate_bound(Sgd(1.0, 10, expected_batch=2)) < 2 * drawn.max()
+
+
+def test_the_bound_of_sgd_by_hand():
+    """Steps weigh 1, 1.5, 1.75, with squares 6.3125: records 4.25 + 6 sqrt(6.3125 / 4), noise 6 sqrt(6.3125) 2 / 4."""
+    settings = Sgd(0.1, 3, clip_norm=5, noise_multiplier=2, expected_batch=4, momentum=0.5)
+    records, noise = 4.25 + 3 * math.sqrt(6.3125), 3 * math.sqrt(6.3125)
+    assert coordinate_bound(settings) == pytest.approx(0.5 * (records + noise))
+    assert coordinate_bound(settings, 10**6) == pytest.approx(0.5 * (records * 6 / 64 + noise))
+
+
 @pytest.mark.parametrize("rotated", [False, True])
 @pytest.mark.parametrize("steps", [1, 10, 200])
 def test_updates_of_noisy_adam_are_not_clipped(rotated, steps):

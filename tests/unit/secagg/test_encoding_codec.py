@@ -122,10 +122,11 @@ def test_no_rounding_exceeds_the_norm_that_accountants_are_told(rng, rotation_se
     update = (update * length / np.linalg.norm(update)).astype(np.float32)
     encoding = Encoding(dimension, bits, 1.0, rotation_seed, norm_bound=1.0)
     for seed in range(20):
-        encoded = encode(encoding, update, 1.0, SeededBytes(seed))
+        weight = 1.0 if seed else 0.5
+        encoded = encode(encoding, update, weight, SeededBytes(seed))
         values = encoded.values.astype(np.int64)
         assert values @ values <= encoding.largest_squares
-        assert encoded.shortened == pytest.approx(min(1, 1 / length), rel=1e-5)
+        assert encoded.shortened == pytest.approx(min(1, 1 / (weight * length)), rel=1e-5)
 
 
 def test_a_rounding_that_is_too_long_is_repeated():
