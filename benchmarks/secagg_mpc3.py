@@ -230,9 +230,7 @@ def compare(dimension: int) -> None:
     plain = values.astype(np.float64) @ values.T.astype(np.float64)
     pairs = np.triu_indices(COMPARED, 1)
     errors = distances(matrix)[pairs] / distances(plain)[pairs] - 1
-    print(
-        f"  the sum of {COMPARED} updates is exact; squared distances by k = 1024: error {errors.std():.2%} (std)"
-    )
+    print(f"  the sum of {COMPARED} updates is exact; squared distances off by {errors.std():.2%} (k = 1024)")
 
 
 def distances(matrix: np.ndarray) -> np.ndarray:

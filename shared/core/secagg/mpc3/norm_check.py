@@ -70,6 +70,8 @@ def compare(party: Party, held: Accumulator) -> Layers:
 
     It yields what is to be sent to the party before this one (p - 1), and is sent what came from the party
     after it. No message says anything by itself: each is hidden behind a share of zero.
+    A round runs it once. Again, with other answers from a neighbour that lies, it would hide other words
+    behind the same shares of zero: a party that loses its state on the way gives the round up.
 
     Returns: (2, m) boolean shares of one bit for each survivor, for `verdict`.
     Raises: Rejected before the freeze, without a norm bound, or for a message of another step or length.

@@ -36,7 +36,7 @@ def draw(seed: bytes, dimension: int, size: int) -> Sketch:
         dimension: d.
         size: k, a power of two; 0 makes an empty sketch.
 
-    Source: Charikar, Chen, Farach-Colton 2002, ICALP, Section 3. Positions within a block are not independent;
+    Source: Charikar, Chen, Farach-Colton 2002, ICALP, Section 3. Positions in a block are not independent;
         the variance needs only that signs are, and how often each pair meets.
     """
     if not size:
