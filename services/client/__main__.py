@@ -3,13 +3,13 @@
 import asyncio
 
 from services.client.handlers import HANDLERS, Desk
-from services.client.identity import load_signing_key
 from services.client.keeping import keeper_of
 from services.client.policy import read_policy
 from services.client.settings import ClientSettings
 from services.client.trainer import Trainer
 from services.client.worker import Worker
 from shared.adapters.infrastructure import Endpoints, Infrastructure
+from shared.adapters.key_file import load_signing_key
 from shared.events import ClientJoined
 from shared.ports import UnitOfWork
 from shared.service import Service, inbox_for

@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 
 def load_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
     """The key in `path`, made first (mode 0600) when the file is absent."""
@@ -23,3 +25,10 @@ def load_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
         finally:
             fresh.unlink()
     return path.read_bytes()
+
+
+def load_signing_key(path: Path) -> Ed25519PrivateKey:
+    """The Ed25519 key in `path`, by which others know who signs; made first when the file is absent."""
+    return Ed25519PrivateKey.from_private_bytes(
+        load_or_make(path, lambda: Ed25519PrivateKey.generate().private_bytes_raw())
+    )

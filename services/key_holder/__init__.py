@@ -1,0 +1,1 @@
+"""A dedicated key holder: it helps to open sums, and sees no update."""
