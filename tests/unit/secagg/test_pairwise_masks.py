@@ -14,7 +14,7 @@ ZERO_KEY_STREAM = bytes.fromhex(
 
 def mask(seed, length):
     values = np.zeros(length, np.uint32)
-    masks.add(values, seed)
+    masks.add(values, [seed])
     return values
 
 
@@ -29,15 +29,22 @@ def test_a_longer_mask_begins_with_the_shorter_one(length):
 
 def test_a_mask_comes_off_as_it_went_on():
     values = np.arange(70_000, dtype=np.uint32)
-    masks.add(values, b"s" * 32)
+    masks.add(values, [b"s" * 32])
     assert (values != np.arange(70_000)).mean() > 0.99
-    masks.subtract(values, b"s" * 32)
+    masks.subtract(values, [b"s" * 32])
     assert (values == np.arange(70_000)).all()
 
 
 def test_the_two_ends_of_a_pair_cancel():
     one, two = np.full(10, 7, np.uint32), np.full(10, 2**32 - 3, np.uint32)
-    masks.apply_pair(one, b"s" * 32, "ana", "ben")
-    masks.apply_pair(two, b"s" * 32, "ben", "ana")
+    masks.apply_pairs(one, "ana", {"ben": b"s" * 32})
+    masks.apply_pairs(two, "ben", {"ana": b"s" * 32})
     assert (one + two == 4).all()
     assert (one != 7).any()
+
+
+def test_many_masks_are_the_sum_of_each():
+    seeds = [bytes([i]) * 32 for i in range(3)]
+    together = np.zeros(masks.CHUNK + 7, np.uint32)
+    masks.add(together, seeds)
+    assert (together == sum(mask(seed, masks.CHUNK + 7) for seed in seeds)).all()

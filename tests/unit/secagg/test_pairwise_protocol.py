@@ -144,20 +144,22 @@ def test_the_server_holds_one_vector_whatever_the_size_of_the_cohort():
     assert sum(value.nbytes for value in held if isinstance(value, np.ndarray)) == 4 * 1000
 
 
-def test_a_wrong_share_beyond_the_threshold_is_named_and_does_not_matter():
-    run = Round(terms_for(10, 5), fresh_seed()).until("endorse")
-    liar, victim = names(10)[4], names(10)[7]
-    run.unmask()
-    answer = run.phase.answers[liar]
-    forged = replace(answer, self_shares={**answer.self_shares, victim: bytes(33)})
-    result = replace(run.phase, answers={**run.phase.answers, liar: forged}).close()
-    assert result.wrong == {victim: (liar,)}
-    assert (result.total == run.plain_sum(names(10))).all()
+def test_a_wrong_share_is_named_if_it_stood_in_the_way_and_never_matters():
+    """Six open a secret: the first six holders' shares are tried, the others' if that fails."""
+    run = Round(terms_for(10, 5), fresh_seed()).until("unmask")
+    victim = names(10)[7]
+    for point, liar in enumerate(run.terms.graph.holders(victim), start=1):
+        answer = run.phase.answers[liar]
+        forged = replace(answer, self_shares={**answer.self_shares, victim: bytes(33)})
+        result = replace(run.phase, answers={**run.phase.answers, liar: forged}).close()
+        assert result.wrong == ({victim: (liar,)} if point <= 6 else {})
+        assert (result.total == run.plain_sum(names(10))).all()
 
 
 def test_a_wrong_share_of_a_lost_clients_key_is_named_too():
-    lost, liar = names(10)[2], names(10)[5]
+    lost = names(10)[2]
     run = Round(terms_for(10, 5), fresh_seed(), {"mask": (lost,)}).until("unmask")
+    liar = run.terms.graph.holders(lost)[1]
     answer = run.phase.answers[liar]
     forged = replace(answer, key_shares={lost: bytes(33)})
     result = replace(run.phase, answers={**run.phase.answers, liar: forged}).close()
@@ -172,6 +174,38 @@ def test_a_wrong_share_without_a_spare_one_is_noticed():
     forged = replace(answer, self_shares={**answer.self_shares, victim: bytes(33)})
     with pytest.raises(Rejected, match=f"a secret of {victim}"):
         replace(run.phase, answers={**run.phase.answers, liar: forged}).close()
+
+
+def test_masks_that_are_settled_as_answers_come_leave_the_same_sum():
+    seed = fresh_seed()
+    run = Round(terms_for(10, 5), seed, {"mask": some(seed, 10, 2)}).until("unmask")
+    phase, opened = replace(run.phase, answers={}), set()
+    for answer in run.phase.answers.values():
+        phase = server.receive(phase, answer).settle()
+        assert opened <= phase.masked.opened
+        opened = phase.masked.opened
+    assert opened == set(names(10))
+    assert len(replace(phase, answers={}).masked.opened) == 10
+    assert (replace(phase, answers={}).close().total == run.phase.close().total).all()
+    assert (run.phase.close().total == run.plain_sum(run.phase.masked.survivors)).all()
+
+
+def test_a_secret_that_does_not_open_yet_waits_for_more_answers():
+    run = Round(terms_for(10, 5), fresh_seed()).until("unmask")
+    victim = names(10)[7]
+    holders = run.terms.graph.holders(victim)
+    forged = replace(
+        run.phase.answers[holders[0]],
+        self_shares={**run.phase.answers[holders[0]].self_shares, victim: bytes(33)},
+    )
+    first = {**{name: run.phase.answers[name] for name in holders[1:6]}, holders[0]: forged}
+    early = replace(run.phase, answers=first).settle()
+    assert early.masked.opened == set(names(10)) - {victim}
+    with pytest.raises(Rejected, match=f"a secret of {victim}"):
+        early.close()
+    later = server.receive(early, run.phase.answers[holders[6]]).close()
+    assert later.wrong == {victim: (holders[0],)}
+    assert (later.total == run.plain_sum(names(10))).all()
 
 
 def plain(value):

@@ -80,6 +80,9 @@ def test_shares_that_were_not_asked_for_are_refused():
     phase, said = without(run, PEER, "answers")
     refused(phase, replace(said, self_shares={**said.self_shares, LAST: bytes(33)}), f"{PEER} did not reveal")
     refused(phase, replace(said, key_shares={}), f"{PEER} did not reveal")
+    for nothing in (b"", bytes(32), b"\xff" * 33):
+        shares = said.self_shares | {ME: nothing}
+        refused(phase, replace(said, self_shares=shares), f"{PEER} revealed what is no share")
 
 
 def test_the_private_mask_key_of_a_lost_client_does_not_open_shares_sealed_to_it():
@@ -88,15 +91,20 @@ def test_the_private_mask_key_of_a_lost_client_does_not_open_shares_sealed_to_it
     advertised, sent = client.start(Member(terms, ME, identity_of(ME)), bytes_from("me"))
     peer, theirs = client.start(Member(terms, PEER, identity_of(PEER)), bytes_from("peer"))
     label = terms.label(b"share", PEER, ME)
-    key = keys.agree(peer.secrets.share_key, sent.share_key, label)
+    key = keys.agree(keys.private_from(peer.secrets.share_key), sent.share_key, label)
     sealed = keys.seal(key, label, keys.HeldShares(bytes(33), bytes(33)))
-    assert keys.open_(keys.agree(advertised.secrets.share_key, theirs.share_key, label), label, sealed)
+    mine, revealed = map(keys.private_from, (advertised.secrets.share_key, advertised.secrets.mask_key))
+    assert keys.open_(keys.agree(mine, theirs.share_key, label), label, sealed)
     with pytest.raises(Rejected):
-        keys.open_(keys.agree(advertised.secrets.mask_key, theirs.share_key, label), label, sealed)
+        keys.open_(keys.agree(revealed, theirs.share_key, label), label, sealed)
 
 
 def test_a_key_is_for_one_role_round_sender_and_receiver():
-    terms, private, public = terms_for(4, 3, FOUR), bytes(range(32)), keys.public_of(bytes(range(1, 33)))
+    terms, private, public = (
+        terms_for(4, 3, FOUR),
+        keys.private_from(bytes(range(32))),
+        keys.public_of(bytes(range(1, 33))),
+    )
     labels = [
         terms.label(b"share", ME, PEER),
         terms.label(b"share", PEER, ME),
@@ -109,6 +117,6 @@ def test_a_key_is_for_one_role_round_sender_and_receiver():
 
 def test_both_ends_of_a_pair_derive_one_seed():
     terms, one, two = terms_for(4, 3, FOUR), bytes(range(32)), bytes(range(1, 33))
-    assert keys.pair_seed(terms, one, keys.public_of(two), ME, PEER) == keys.pair_seed(
-        terms, two, keys.public_of(one), PEER, ME
-    )
+    ours = keys.pair_seeds(terms, one, ME, {PEER: keys.public_of(two), OTHER: keys.public_of(two)})
+    theirs = keys.pair_seeds(terms, two, PEER, {ME: keys.public_of(one)})
+    assert ours[PEER] == theirs[ME] != ours[OTHER]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from shared.core.randomness import RandomBytes
@@ -112,11 +113,11 @@ class Advertised(Phase):
             shamir.share(secret, terms.plan.threshold, terms.plan.neighbours + 1, random_bytes)
             for secret in (self.secrets.mask_key, self.secrets.self_seed)
         )
-        sealed = {}
+        sealed, private = {}, keys.private_from(self.secrets.share_key)
         for index, holder in enumerate(terms.graph.holders(own)):
             if holder in peers:
                 label = terms.label(b"share", own, holder)
-                key = keys.agree(self.secrets.share_key, peers[holder].share_key, label)
+                key = keys.agree(private, peers[holder].share_key, label)
                 sealed[holder] = keys.seal(key, label, HeldShares(of_key[index], of_self[index]))
         kept = HeldShares(of_key[0], of_self[0])
         return Shared(member, self.secrets, peers, kept), SealedShares(own, sealed)
@@ -145,22 +146,20 @@ class Shared(Phase):
             raise Rejected("the roster leaves this client out, or holds one that is not in the cohort")
         partners = [client for client in self.member.neighbours if client in roster]
         _require("shares of neighbours", len(partners) + 1, terms)
-        held = {own: self.kept}
+        private = keys.private_from(self.secrets.share_key)
+        held = {own: self.kept} | {peer: self._opened(private, peer, message) for peer in partners}
+        public = {partner: self.peers[partner].mask_key for partner in partners}
         masked = values.copy()
-        masks.add(masked, self.secrets.self_seed)
-        for partner in partners:
-            held[partner] = self._opened(partner, message)
-            peer = self.peers[partner].mask_key
-            seed = keys.pair_seed(terms, self.secrets.mask_key, peer, own, partner)
-            masks.apply_pair(masked, seed, own, partner)
+        masks.add(masked, [self.secrets.self_seed])
+        masks.apply_pairs(masked, own, keys.pair_seeds(terms, self.secrets.mask_key, own, public))
         consent = sealing.sign(self.member.identity, consent_message(terms, own, message.roster))
         return Masked(self.member, message.roster, held), MaskedInput(own, masked, consent)
 
-    def _opened(self, sender: str, message: Delivery) -> HeldShares:
+    def _opened(self, private: X25519PrivateKey, sender: str, message: Delivery) -> HeldShares:
         if sender not in self.peers or sender not in message.sealed:
             raise Rejected(f"{sender} is on the roster, and its keys or shares are missing")
         label = self.member.terms.label(b"share", sender, self.member.client_id)
-        key = keys.agree(self.secrets.share_key, self.peers[sender].share_key, label)
+        key = keys.agree(private, self.peers[sender].share_key, label)
         try:
             return keys.open_(key, label, message.sealed[sender])
         except Rejected as error:

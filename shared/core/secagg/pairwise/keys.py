@@ -1,6 +1,7 @@
 """The keys of one client in one round: agreed by X25519, derived by HKDF-SHA256, vouched for by Ed25519."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
@@ -38,7 +39,7 @@ def draw(random_bytes: RandomBytes) -> Secrets:
 
 def public_of(private: bytes) -> bytes:
     """The X25519 public key."""
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+    return private_from(private).public_key().public_bytes_raw()
 
 
 def commitment(terms: Terms, client_id: str, self_seed: bytes) -> bytes:
@@ -68,20 +69,30 @@ def check(terms: Terms, advertisement: Advertisement) -> None:
         raise Rejected(f"the keys of {client} are not signed by its identity for this round") from error
 
 
-def pair_seed(terms: Terms, private: bytes, public: bytes, own: str, other: str) -> bytes:
-    """The seed that two clients share, the same from either's private mask key. Raises: as `agree`."""
-    first, second = sorted((own, other))
-    return agree(private, public, terms.label(b"pair", first, second))
+def pair_seeds(terms: Terms, mask_key: bytes, own: str, peers: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The seed that `own` shares with each of `peers`, from its private and their public mask keys; the same
+    from either end.
+
+    Raises: as `agree`.
+    """
+    private = private_from(mask_key)
+    labels = {peer: terms.label(b"pair", min(own, peer), max(own, peer)) for peer in peers}
+    return {peer: agree(private, public, labels[peer]) for peer, public in peers.items()}
 
 
-def agree(private: bytes, public: bytes, label: bytes) -> bytes:
+def private_from(content: bytes) -> X25519PrivateKey:
+    """A key to agree with. It costs as much as agreeing once: parse it once for all peers."""
+    return X25519PrivateKey.from_private_bytes(content)
+
+
+def agree(private: X25519PrivateKey, public: bytes, label: bytes) -> bytes:
     """32 bytes for that label. Raises: Rejected for a public key of low order or another length.
 
     Source: RFC 7748, Section 6.1; RFC 5869.
     """
     try:
         peer = X25519PublicKey.from_public_bytes(public)
-        shared = X25519PrivateKey.from_private_bytes(private).exchange(peer)
+        shared = private.exchange(peer)
     except ValueError as error:
         raise Rejected("an advertised key is no usable X25519 key") from error
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=label).derive(shared)

@@ -25,8 +25,9 @@ from shared.core.secagg.pairwise.messages import (
     consent_message,
     endorsement_message,
 )
+from shared.core.secagg.pairwise.shamir import is_element
 from shared.core.secagg.pairwise.terms import Terms, TooFew
-from shared.core.secagg.pairwise.unmasking import Result, open_sum
+from shared.core.secagg.pairwise.unmasking import Masked, Result, open_sum, settle
 from shared.errors import Rejected, Stale
 
 Message = Advertisement | SealedShares | MaskedInput | Endorsement | Unmasking
@@ -176,8 +177,8 @@ class Endorsing:
         """The next phase, and what each client that endorsed is sent. Raises: TooFew below the quorum."""
         if len(self.signatures) < self.terms.plan.quorum:
             raise TooFew("endorsements", len(self.signatures), self.terms.plan.quorum)
-        following = Revealing(self.terms, self.advertisements, self.total, self.survivors, {})
-        return following, Endorsements(dict(self.signatures))
+        masked = Masked(self.terms, self.advertisements, self.survivors, self.total)
+        return Revealing(self.terms, masked, {}), Endorsements(dict(self.signatures))
 
 
 @dataclass(frozen=True)
@@ -185,24 +186,29 @@ class Revealing:
     """Survivors reveal one share of each neighbour."""
 
     terms: Terms
-    advertisements: Mapping[str, Advertisement]
-    total: NDArray[np.uint32]
-    survivors: tuple[str, ...]
+    masked: Masked
     answers: Mapping[str, Unmasking]
 
     def receive(self, message: Unmasking) -> "Revealing":
-        """Raises: Stale for a second one of a client; Rejected for shares of others than were asked for."""
+        """Raises: Stale for a second one of a client; Rejected for shares of others than were asked for, or
+        for what is no share."""
         client = message.client_id
-        _new(client, self.answers, self.survivors)
-        owners = {client, *_among(self.terms, client, self.advertisements)}
-        alive = owners.intersection(self.survivors)
+        _new(client, self.answers, self.masked.survivors)
+        owners = {client, *_among(self.terms, client, self.masked.advertisements)}
+        alive = owners & self.masked.alive
         if set(message.self_shares) != alive or set(message.key_shares) != owners - alive:
             raise Rejected(f"{client} did not reveal one share of each neighbour")
+        if not all(map(is_element, (*message.self_shares.values(), *message.key_shares.values()))):
+            raise Rejected(f"{client} revealed what is no share")
         return replace(self, answers={**self.answers, client: message})
+
+    def settle(self) -> "Revealing":
+        """The same, with each mask off that these answers open: what is done now `close` need not do."""
+        return replace(self, masked=settle(self.masked, self.answers))
 
     def close(self) -> Result:
         """The sum (dimension,) over the survivors modulo 2^32. Raises: as `open_sum`."""
-        return open_sum(self.terms, self.advertisements, self.total, self.survivors, self.answers)
+        return open_sum(self.masked, self.answers)
 
 
 AnyPhase = Advertising | Sharing | Collecting | Endorsing | Revealing

@@ -8,22 +8,22 @@ Source: Shamir 1979, Communications of the ACM 22(11).
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 
 from shared.core.randomness import RandomBytes
 from shared.errors import Rejected
 
 P = 2**256 + 297
 SECRET_BYTES, SHARE_BYTES = 32, 33
+_END = P.to_bytes(SHARE_BYTES, "big")
 _COEFFICIENT_BYTES = 48  # reduced modulo P: within 2^-127 of uniform
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A secret, and the points whose shares were wrong, ascending."""
+    """A secret, and the points whose wrong shares stood in its way, or beside those that did, ascending."""
 
     secret: bytes
     liars: tuple[int, ...]
@@ -47,28 +47,25 @@ def reconstruct(shares: Mapping[int, bytes], threshold: int, fits: Callable[[byt
 
     The shares, in order of their points and around the end, are tried `threshold` consecutive ones at a time
     until `fits` accepts the secret. One wrong share among threshold + 1 is always passed over; of more, those
-    that leave a run of `threshold` right ones.
+    that leave a run of `threshold` right ones. Shares are compared with each other when one stood in the way,
+    not when the first run opens the secret.
 
     Args:
-        shares: by point from 1.
+        shares: by point from 1; one that is no element of the field is a wrong one.
         threshold: that of `share`.
         fits: whether a secret is the one that was committed to.
 
-    Raises: Rejected for too few shares, one that is no element, or when no run opens what fits.
+    Raises: Rejected for too few shares, or when no run opens what fits.
     """
-    values = {point: int.from_bytes(content, "big") for point, content in sorted(shares.items())}
-    for point, content in shares.items():
-        if point < 1 or len(content) != SHARE_BYTES or values[point] >= P:
-            raise Rejected(f"the share of point {point} is no element of the field")
-    points = tuple(values)
+    points = tuple(sorted(shares))
     if len(points) < threshold:
         raise Rejected(f"{len(points)} shares do not open a secret: {threshold} do")
     for start in range(len(points) if len(points) > threshold else 1):
         run = tuple(sorted((points + points)[start : start + threshold]))
-        value = _interpolated(values, run, 0)
+        value = _at_zero(shares, run)
         if value < 2 ** (8 * SECRET_BYTES) and fits(secret := value.to_bytes(SECRET_BYTES, "big")):
-            rest = (point for point in points if point not in run)
-            return Opened(secret, tuple(p for p in rest if _interpolated(values, run, p) != values[p]))
+            rest = (point for point in points if start and point not in run)
+            return Opened(secret, tuple(p for p in rest if _difference(shares, tuple(sorted((*run, p))))))
     raise Rejected("the shares open no secret that fits its commitment")
 
 
@@ -79,33 +76,51 @@ def _value(polynomial: list[int], point: int) -> int:
     return value
 
 
-def _interpolated(values: Mapping[int, int], run: tuple[int, ...], at: int) -> int:
-    """f(at) of the polynomial of degree below len(run) through `run`; `at` is not among it.
+def is_element(share: bytes) -> bool:
+    """Whether these bytes can be a share."""
+    return len(share) == SHARE_BYTES and share < _END
 
-    Source: Berrut and Trefethen 2004, SIAM Review 46(3), Section 3 (the first barycentric form).
-    """
-    total = sum(
-        weight * values[point] % P * _inverse(at - point)
-        for weight, point in zip(_weights(run), run, strict=True)
+
+def _at_zero(shares: Mapping[int, bytes], run: tuple[int, ...]) -> int:
+    """f(0) of the polynomial of degree below len(run) through `run`: the difference over 0 and `run` is 0."""
+    of_zero, *weights = _weights((0, *run))
+    return -_combined(shares, run, weights) * _inverse(of_zero) % P
+
+
+def _difference(shares: Mapping[int, bytes], points: tuple[int, ...]) -> int:
+    """A multiple of the divided difference over `points`: 0 if a polynomial of degree below len(points) - 1
+    goes through them."""
+    return _combined(shares, points, _weights(points)) % P
+
+
+def _combined(shares: Mapping[int, bytes], points: tuple[int, ...], weights: Sequence[int]) -> int:
+    return sum(
+        [weight * int.from_bytes(shares[point], "big") for point, weight in zip(points, weights, strict=True)]
     )
-    return math.prod(at - point for point in run) * total % P
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=256)  # where nobody is lost, all secrets open from the same points
 def _weights(points: tuple[int, ...]) -> tuple[int, ...]:
-    """1 / product of the differences to all other points, for each; by one inversion for all.
+    """For each of `points`, ascending from 0 or more, a weight of the divided difference over them, times one
+    number for all: small integers, without an inversion.
 
-    Source: Montgomery 1987, Mathematics of Computation 48, Section 10.3.1.
+    Over 0, ..., m the weights are 1 / (i! (m - i)!) with alternating signs, times m! binomials; what is
+    missing between cancels its own factor.
+
+    Source: Berrut and Trefethen 2004, SIAM Review 46(3), Sections 3 and 5 (equidistant nodes).
     """
-    products = [math.prod(point - other for other in points if other != point) for point in points]
-    before = list(accumulate(products, lambda left, right: left * right % P, initial=1))
-    inverse, weights = pow(before[-1], -1, P), []
-    for product, left in zip(reversed(products), reversed(before[:-1]), strict=True):
-        weights.append(inverse * left % P)
-        inverse = inverse * product % P
-    return tuple(reversed(weights))
+    binomials = _signed_binomials(points[-1])
+    weights = [binomials[point] for point in points]
+    for other in set(range(points[-1])).difference(points):
+        weights = [weight * (point - other) for weight, point in zip(weights, points, strict=True)]
+    return tuple(weights)
+
+
+@lru_cache(maxsize=64)
+def _signed_binomials(order: int) -> tuple[int, ...]:
+    return tuple((-1) ** i * math.comb(order, i) for i in range(order + 1))
 
 
 @lru_cache(maxsize=4096)
-def _inverse(difference: int) -> int:
-    return pow(difference, -1, P)
+def _inverse(value: int) -> int:
+    return pow(value, -1, P)
