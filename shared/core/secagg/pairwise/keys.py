@@ -19,6 +19,7 @@ from shared.core.secagg.pairwise.terms import Terms
 from shared.errors import Rejected
 
 KEY_BYTES = 32
+SEALED_BYTES = 2 * SHARE_BYTES + 16  # and GCM's tag
 _NONCE = bytes(12)  # each key seals one message
 
 

@@ -63,7 +63,7 @@ class Terms:
     @cached_property
     def digest(self) -> bytes:
         """32 bytes of SHA-256 over every field."""
-        members = (part for name in sorted(self.cohort) for part in (name.encode(), self.cohort[name]))
+        members = (part for name in self.names for part in (name.encode(), self.cohort[name]))
         plan = self.plan
         numbers = (self.dimension, plan.colluding, plan.lost, plan.neighbours, plan.threshold)
         bound = bind(
@@ -76,6 +76,16 @@ class Terms:
             *members,
         )
         return hashlib.sha256(bound).digest()
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The cohort, ascending."""
+        return tuple(sorted(self.cohort))
+
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """Where each client stands in `names`."""
+        return {name: position for position, name in enumerate(self.names)}
 
     @cached_property
     def graph(self) -> Graph:
