@@ -5,6 +5,9 @@ process and wall time; the best and the median of several. One round is run by e
 with all vectors, and without those of 5 % of the clients. `finalise` begins with every survivor's answer
 held: it opens the secrets, expands the masks and takes them off the sum, which is compared with the plain
 one.
+
+Where `flwr` can be imported, its own SecAgg+ functions are timed too, one call each, and multiplied by how
+often its server would call each of them for the same ending: an estimate, its workflow is not run.
 """
 
 import os
@@ -140,6 +143,36 @@ def bench(dimension: int) -> None:
         print(f"    {best / design:.2f} times the design's {design} ms")
         result = revealing.close()
         assert (result.total == run.plain_sum(result.survivors)).all()
+    flower(terms)
+
+
+def flower(terms: Terms) -> None:
+    """Print what Flower's functions would take for both endings, or that it is not there."""
+    try:
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
+        from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
+        from flwr.common.secure_aggregation.ndarrays_arithmetic import parameters_subtraction
+        from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
+    except ImportError:
+        print("  flwr not installed")
+        return
+    threshold, dimension = terms.plan.threshold, terms.dimension
+    shares = create_shares(os.urandom(32), threshold, terms.plan.neighbours + 1)[:threshold]
+    private, other = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
+    vector = [np.zeros(dimension, np.int64)]
+
+    def mask() -> None:
+        parameters_subtraction(vector, pseudo_rand_gen(os.urandom(32), 1 << 32, [(dimension,)]))
+
+    secret_ms = measured("flwr: combine_shares", lambda: combine_shares(shares), 3)
+    key_ms = measured("flwr: generate_shared_key", lambda: generate_shared_key(private, other.public_key()))
+    mask_ms = measured("flwr: pseudo_rand_gen, parameters_subtraction", mask)
+    for lost in (0, LOST):
+        gone = set(terms.names[:lost])
+        pairs = sum(peer not in gone for name in gone for peer in terms.graph.around(name))
+        total = CLIENTS * secret_ms + pairs * key_ms + (CLIENTS - lost + pairs) * mask_ms
+        print(f"    flwr, {lost} lost: {total:.0f} ms estimated, of which {CLIENTS * secret_ms:.0f} secrets")
 
 
 def main() -> None:
