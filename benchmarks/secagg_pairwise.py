@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
@@ -31,6 +32,14 @@ from shared.core.secagg.pairwise.client import Member
 from shared.core.secagg.pairwise.graph import plan
 from shared.core.secagg.pairwise.messages import Endorsement, Unmasking, endorsement_message
 from shared.core.secagg.pairwise.terms import Terms
+
+try:
+    from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
+    from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
+    from flwr.common.secure_aggregation.ndarrays_arithmetic import parameters_subtraction
+    from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
+except ImportError:
+    create_shares = None
 
 CLIENTS, LOST, REPEATS = 1000, 50, 7
 DIMENSIONS = (100_000, 1_000_000)
@@ -148,13 +157,7 @@ def bench(dimension: int) -> None:
 
 def flower(terms: Terms) -> None:
     """Print what Flower's functions would take for both endings, or that it is not there."""
-    try:
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
-        from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
-        from flwr.common.secure_aggregation.ndarrays_arithmetic import parameters_subtraction
-        from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
-    except ImportError:
+    if create_shares is None:
         print("  flwr not installed")
         return
     threshold, dimension = terms.plan.threshold, terms.dimension
