@@ -167,6 +167,17 @@ def closed(values, terms):
     return run, {i: party.holdings(run.parties[i]) for i in THREE}
 
 
+def test_an_upload_after_the_close_is_stale_and_touches_nothing():
+    run = Round.of(terms_for(3, 20), values_for(4, 3, 20))
+    run.upload("client-0000", "client-0001")
+    once = party.close(run.parties[0], run.held[0])
+    assert party.close(once, run.held[0]) is once
+    before = run.held[0].totals.copy()
+    with pytest.raises(Stale):
+        party.receive(once, run.held[0], "client-0002", run.payloads["client-0002"][0])
+    assert (run.held[0].totals == before).all()
+
+
 def test_a_party_that_shows_what_a_client_did_not_sign_is_named():
     run, holdings = closed(values_for(4, 3, 20), terms_for(3, 20))
     name, receipt = holdings[1].receipts[0]
