@@ -8,10 +8,11 @@ from shared.errors import Rejected
 from shared.events import DeadlinePassed, HolderSeen, StageBegun
 from shared.ports import UnitOfWork
 from shared.service import Handlers
-from shared.sessions.holding import Keeper
+from shared.sessions.holding import RELEASE, Keeper
 from shared.sessions.terms import SessionTerms
 
 FORGET = "forget"
+ANSWERED_KEEP_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ async def on_stage_begun(event: StageBegun, unit: UnitOfWork, context: Holding) 
     """Keep shares, or answer for a survivor set."""
     await context.keeper.on_stage_begun(event, unit)
     session = (event.job_id, event.round_id, event.group_id)
-    await unit.schedule(FORGET, session, unit.now + timedelta(seconds=context.keep_s))
+    keep_s = ANSWERED_KEEP_S if event.stage == RELEASE else context.keep_s
+    await unit.schedule(FORGET, session, unit.now + timedelta(seconds=keep_s))
 
 
 async def on_deadline_passed(event: DeadlinePassed, unit: UnitOfWork, context: Holding) -> None:

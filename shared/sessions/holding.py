@@ -118,7 +118,7 @@ class Keeper:
             self.remembered.pop(next(iter(self.remembered)))
 
     async def forget(self, session: Key, unit: UnitOfWork) -> None:
-        """Drop a session's shares: from now on it is not answered for, unless it was."""
+        """Drop a session's shares, once it is over: from now on it is not answered for, unless it was."""
         self.remembered.pop(session, None)
         for held in await unit.select(HeldShares, *session):
             await unit.delete(held)
@@ -190,8 +190,6 @@ class Keeper:
             raise Rejected("no answer was given")
         answer = work.holder.answer.to_bytes()
         work.seat = work.seat.replace(survivors=bits, answer=answer)
-        for held in await unit.select(HeldShares, *work.seat.session):
-            await unit.delete(held)
         self._say(ANSWER, answer, work, unit)
 
     def _say(self, stage: str, payload: bytes, work: Work, unit: UnitOfWork) -> None:

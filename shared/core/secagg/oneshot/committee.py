@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.core.secagg import sealing
-from shared.core.secagg.oneshot import commitment, packed_shamir, ring
+from shared.core.secagg.oneshot import commitment, ring
+from shared.core.secagg.oneshot.interpolation import P
 from shared.core.secagg.oneshot.messages import (
     Answer,
     SurvivorSet,
@@ -95,10 +96,11 @@ def respond(holder: Holder, survivors: SurvivorSet, signature: bytes) -> Holder:
         raise Rejected("the survivor set names a client twice or out of order")
     if len(clients) < terms.fewest_survivors:
         raise Rejected(f"a sum of {len(clients)} is not opened: the terms say {terms.fewest_survivors}")
-    total = np.zeros(terms.scheme.blocks(ring.N), np.uint32)
+    total = np.zeros(terms.scheme.blocks(ring.N), np.uint64)  # 2^31 a share, 2047 clients at most
     for client, upload_digest in survivors.uploads:
         kept = holder.kept.get(client)
         if kept is None or kept.upload_digest != upload_digest:
             raise Rejected(f"holder {holder.index} has no share of {client}'s upload")
-        total = packed_shamir.add(total, kept.values)
-    return replace(holder, kept={}, answer=Answer(holder.index, survivors.digest, total))
+        total += kept.values
+    answer = (total % P).astype(np.uint32)
+    return replace(holder, kept={}, answer=Answer(holder.index, survivors.digest, answer))

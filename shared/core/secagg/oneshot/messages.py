@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,13 +86,17 @@ class SurvivorSet:
 
     def message(self) -> bytes:
         """What the server signs."""
+        return self._message
+
+    @cached_property
+    def _message(self) -> bytes:
         members = (part for client, digest in self.uploads for part in (client.encode(), digest))
         return bind(SURVIVORS_DOMAIN, self.terms_digest, *members)
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """By which answers name it."""
-        return digest_of(self.message())
+        return digest_of(self._message)
 
 
 @dataclass(frozen=True)
