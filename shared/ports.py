@@ -98,6 +98,10 @@ class Delivery(Protocol):
         """Done: the broker may forget it."""
         ...
 
+    def forget_body(self) -> None:
+        """The body was taken in and only `ack` will follow: free its memory."""
+        ...
+
     async def retry(self, reason: str) -> None:
         """Deliver again after an exponential backoff with jitter; past the queue's delivery limit
         the message is dead-lettered with `reason`."""

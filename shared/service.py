@@ -64,6 +64,7 @@ class Service(Generic[C]):
         self._telemetry, self._clock = infrastructure.telemetry, infrastructure.clock
         self._held: defaultdict[str, list[Delivery]] = defaultdict(list)
         self._in_flight: set[asyncio.Future[None]] = set()
+        self._acknowledging: set[asyncio.Task[None]] = set()
         self._deadline_moved = asyncio.Event()
         self._failed_deadlines: dict[str, tuple[int, datetime]] = {}  # failures, and when to try again
         self._relay = OutboxRelay(self._bus, self._units, self._clock)
@@ -88,8 +89,8 @@ class Service(Generic[C]):
             stopping.cancel()
             self._running = False
             await subscription.pause()
-            if self._in_flight:
-                await asyncio.wait(self._in_flight, timeout=DRAIN_S)
+            if waiting := {*self._in_flight, *self._acknowledging}:
+                await asyncio.wait(waiting, timeout=DRAIN_S)
             for loop in loops:
                 loop.cancel()
             ended = await asyncio.gather(*loops, return_exceptions=True)
@@ -165,12 +166,15 @@ class Service(Generic[C]):
                 await self._let_go(envelope.event_id, delivery)
                 raise
             self._wake(unit)
-            answered = [delivery] if unit.held_under is None and delivery is not None else []
-            for event_id in unit.released:
-                answered += self._held.pop(event_id, [])
-            for lost in await asyncio.gather(*(each.ack() for each in answered), return_exceptions=True):
-                if isinstance(lost, BaseException):
-                    raise lost
+            if unit.held_under is None and delivery is not None:
+                await delivery.ack()
+            elif delivery is not None:
+                delivery.forget_body()
+            released = [held for event_id in unit.released for held in self._held.pop(event_id, [])]
+            if released:
+                task = asyncio.create_task(_acknowledge(released))
+                self._acknowledging.add(task)
+                task.add_done_callback(self._acknowledging.discard)
 
     async def _let_go(self, event_id: str, delivery: Delivery | None) -> None:
         """After a failed hold: its redelivery is handled anew, and copies that joined it come again."""
@@ -236,3 +240,10 @@ class Service(Generic[C]):
         finally:
             for wait in waits:
                 wait.cancel()
+
+
+async def _acknowledge(deliveries: Iterable[Delivery]) -> None:
+    """One after the other, so that what the commit published goes out first. One that is lost comes again,
+    and is known to the inbox."""
+    for delivery in deliveries:
+        await delivery.ack()

@@ -222,6 +222,9 @@ class InProcessDelivery:
         if self._bus._settle(self._state, self._consumer, self._message):
             self._bus._acknowledge(self._message)
 
+    def forget_body(self) -> None:
+        """See the port. The queue itself lives in this process and has the only copy."""
+
     async def retry(self, reason: str) -> None:
         """See the port."""
         if self._bus._settle(self._state, self._consumer, self._message):

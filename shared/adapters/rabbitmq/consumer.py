@@ -3,9 +3,11 @@
 import asyncio
 import secrets
 from collections.abc import Coroutine
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import structlog
+from aio_pika import IncomingMessage
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue, AbstractRobustChannel
 
 from shared.adapters.backoff import DELIVERY_LIMIT, delay_s
@@ -113,6 +115,9 @@ class _Answer:
     async def ack(self) -> None:
         await self._quietly(self._message.ack())
 
+    def forget_body(self) -> None:
+        cast(IncomingMessage, self._message).body = b""
+
     async def put_back(self, attempt: int) -> None:
         """Return it to its queue after the backoff, without keeping the receiver waiting."""
         self._subscription.start_task(self._put_back_later(attempt))
@@ -167,6 +172,11 @@ class RabbitDelivery:
         """See the port."""
         if self._answer.claim():
             await self._answer.ack()
+
+    def forget_body(self) -> None:
+        """See the port."""
+        self._envelope = replace(self._envelope, body=b"")
+        self._answer.forget_body()
 
     async def retry(self, reason: str) -> None:
         """See the port."""
