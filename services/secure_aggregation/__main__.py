@@ -23,6 +23,7 @@ async def build(
         keys=load_keys(settings.key_file),
         blobs=infrastructure.blobs,
         random=infrastructure.random,
+        telemetry=infrastructure.telemetry,
         rebuilt_at=infrastructure.clock.now() + timedelta(seconds=settings.rebuild_s),
     )
     service = Service(NAME, QUEUE, HANDLERS, context, infrastructure)

@@ -10,7 +10,7 @@ from services.secure_aggregation.protocols import PROTOCOLS
 from services.secure_aggregation.protocols.base import Keys, Running
 from services.secure_aggregation.state import Session
 from shared.errors import Stale, Unavailable
-from shared.ports import BlobStore, RandomSource, UnitOfWork
+from shared.ports import BlobStore, RandomSource, Telemetry, UnitOfWork
 from shared.sessions.terms import SessionTerms
 
 Work = Callable[[UnitOfWork], Awaitable[None]]
@@ -34,6 +34,7 @@ class Aggregation:
     keys: Keys
     blobs: BlobStore
     random: RandomSource
+    telemetry: Telemetry
     rebuilt_at: datetime  # until then the broker may still be delivering held messages again
     gathered: dict[Key, Gathered] = field(default_factory=dict)
     transact: Callable[[Work], Awaitable[None]] | None = None

@@ -172,10 +172,15 @@ async def _settle(session: Session, unit: UnitOfWork, context: Aggregation, *, w
     gathered = await context.of(session)
     before = session.stage
     while session.open:
-        relayed = await unit.find(Relayed, *session.key) if session.stage == UPLOAD else None
-        clients = relayed.clients if relayed else ()
         overdue = waited and session.stage == before
-        step = await asyncio.to_thread(gathered.running.step, session, clients, waited=overdue)
+        clients: tuple[str, ...] = ()
+        if session.stage == UPLOAD:
+            if gathered.running.enough(session, waited=overdue) is None:
+                break
+            relayed = await unit.find(Relayed, *session.key)
+            clients = relayed.clients if relayed else ()
+        with context.telemetry.span(f"settle {session.stage}", group_id=session.group_id):
+            step = await asyncio.to_thread(gathered.running.step, session, clients, waited=overdue)
         if step is None:
             break
         session = await _take_step(session, step, gathered, unit, context)
@@ -216,7 +221,8 @@ async def _publish_sum(
     session: Session, summed: Summed, gathered: Gathered, unit: UnitOfWork, context: Aggregation
 ) -> None:
     members = gathered.running.terms.members
-    total = await context.blobs.put(np.asarray(summed.total, "<f8").tobytes())
+    with context.telemetry.span("store sum", group_id=session.group_id):
+        total = await context.blobs.put(np.asarray(summed.total, "<f8").tobytes())
     unit.publish(
         GroupSummed(
             job_id=session.job_id,
