@@ -36,7 +36,7 @@ def advise(path: Location, detail: Mapping[str, Any]) -> Advice:
         return Advice("is required and missing", _describe(path, field))
     words = _literals(field.annotation) if field else ()
     if kind == "enum" or (words and isinstance(value, str)):
-        return _not_one_of(path, str(value), words)
+        return _not_one_of(path, str(value), words, "a number or " if _takes_numbers(field) else "")
     bound = _bound(path, detail, field)
     if bound is not None:
         return bound
@@ -52,6 +52,10 @@ def _wrong_kind(path: Location, kind: str, value: object, field: FieldInfo | Non
     wanted = next((text for start, text in _WANTED.items() if kind.startswith(start)), "another value")
     if isinstance(value, bool) and wanted == "text":
         return Advice("YAML reads yes, no, on, off, true and false as booleans", "put it in quotes")
+    if wanted == "text" and isinstance(value, int | float):
+        return Advice(f"{value!r} is not text", f'put it in quotes: "{value}"')
+    if wanted == "a list" and isinstance(value, str):
+        return Advice(f"{value!r} is not a list", f"write {path[-1]}: [{value}]")
     return Advice(f"{value!r} is not {wanted}", _describe(path, field))
 
 
@@ -68,12 +72,12 @@ def _unknown_key(path: Location) -> Advice:
     return Advice("there is no such setting", f"there are {', '.join(sorted(section.model_fields))}")
 
 
-def _not_one_of(path: Location, value: str, words: tuple[str, ...]) -> Advice:
+def _not_one_of(path: Location, value: str, words: tuple[str, ...], also: str) -> Advice:
     close = difflib.get_close_matches(value, words, n=1, cutoff=0.5)
-    listed = ", ".join(words)
+    reason = f"{value!r} is not {also or 'one of '}{', '.join(words)}"
     if close:
-        return Advice(f"{value!r} is not one of {listed}", f"did you mean {path[-1]}: {close[0]}?")
-    return Advice(f"{value!r} is not one of {listed}", f"set {path[-1]}: {words[0]}")
+        return Advice(reason, f"did you mean {path[-1]}: {close[0]}?")
+    return Advice(reason, f"set {path[-1]}: {words[0]}")
 
 
 def _bound(path: Location, detail: Mapping[str, Any], field: FieldInfo | None) -> Advice | None:
@@ -144,6 +148,12 @@ def _literals(annotation: Any) -> tuple[str, ...]:  # noqa: ANN401 - any annotat
     if get_origin(annotation) is Literal:
         return tuple(str(word) for word in get_args(annotation))
     return tuple(word for part in get_args(annotation) for word in _literals(part))
+
+
+def _takes_numbers(field: FieldInfo | None) -> bool:
+    """Whether a number is allowed beside words."""
+    parts = get_args(field.annotation) if field else ()
+    return any(part in (int, float) or {int, float} & set(get_args(part)) for part in parts)
 
 
 def _slug(text: str) -> str:

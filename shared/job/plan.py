@@ -1,12 +1,18 @@
 """What follows from a job's settings: how many steps, with how much noise."""
 
+import math
+
 from shared.core.privacy import noise_multiplier_for
 from shared.job.specification import JobSpecification
 
 # Clipping bits with ten times the noise of a whole step cost the gradient 0.5 % more noise, and tell
 # the share of clipped records to within 5 sigma / expected records.
 BITS_NOISE = 10.0
-ADAM_REACH = 3.2  # (1 - beta1) / sqrt(1 - beta2), the most by which a step moves over the learning rate
+QUANTILE_RATE = 0.2  # by which a step of adaptive clipping follows its quantile, in the logarithm
+MOST_GROWTH = math.log(16)  # of a clip norm, where the bound is planned: it costs 4 of the bits
+LEAST_ROTATED = 2049  # coordinates: those are rotated in blocks of 4096, as are all larger updates
+# The parts of a cohort that `secagg` plans its graph of neighbours for.
+SECAGG_LOST, SECAGG_COLLUDING = 0.1, 0.05
 
 
 def planned_steps(specification: JobSpecification) -> int:
@@ -25,21 +31,70 @@ def planned_noise(specification: JobSpecification) -> float:
 
 
 def fewest_in_a_sum(specification: JobSpecification) -> int:
-    """No sum of fewer updates is ever opened: `min_clients`, or half a group where there are groups."""
+    """No sum of fewer updates is ever opened.
+
+    `min_clients`; of a group, half of it and at least `smallest_group`, which `none` has no use for.
+    """
+    aggregation, fewest = specification.aggregation, specification.rounds.min_clients
+    if aggregation.group_size is None:
+        return fewest
+    half = max(2, aggregation.group_size // 2)
+    return min(fewest, half) if aggregation.secure == "none" else max(aggregation.smallest_group, half)
+
+
+def largest_group(specification: JobSpecification, clients: int) -> int:
+    """Of a cohort of at most that many clients; a cohort is cut into as many groups as fill up."""
     size = specification.aggregation.group_size
-    fewest = specification.rounds.min_clients
-    return fewest if size is None else min(fewest, max(2, size // 2))
+    return clients if size is None else min(clients, 2 * size - 1)
+
+
+def smallest_group(specification: JobSpecification, clients: int) -> int:
+    """Of a cohort of at least that many clients."""
+    size = specification.aggregation.group_size
+    return clients if size is None else min(clients, size)
 
 
 def planned_bound(specification: JobSpecification, noise_multiplier: float) -> float:
-    """The public bound on one coordinate of an update that is encoded in few bits."""
-    if specification.aggregation.bound != "auto":
-        return specification.aggregation.bound
+    """The public bound on one coordinate of an update that is encoded in few bits, in the update's units.
+
+    That of `encoding.bounds`, for expected batches of one record and more. Rotated, the bound of Adam holds
+    in any dimension; that of SGD from `LEAST_ROTATED` coordinates on, and adapters below are refused, as is
+    a clip norm that may grow by more than e^`MOST_GROWTH`.
+    Rounded up to four digits, so that machines agree whose sums differ in the last bit.
+    """
+    aggregation = specification.aggregation
+    if aggregation.bound != "auto":
+        return aggregation.bound
+    from shared.core.secagg.encoding import Adam, Sgd, coordinate_bound  # noqa: PLC0415 - compiles
+
     training = specification.training
-    reach = training.learning_rate * training.local_steps
-    if training.optimizer == "adam":
-        return ADAM_REACH * reach
-    return reach * specification.privacy.clip_norm * (1 + 6 * noise_multiplier) / (1 - training.momentum)
+    model: Adam | Sgd = Adam(training.learning_rate, training.local_steps)
+    if training.optimizer == "sgd":
+        growth = min(clip_norm_growth(specification), MOST_GROWTH)
+        model = Sgd(
+            training.learning_rate,
+            training.local_steps,
+            clip_norm=specification.privacy.clip_norm * math.exp(growth),
+            noise_multiplier=_noise_on_gradients(specification, noise_multiplier),
+            momentum=training.momentum,
+        )
+    bound = coordinate_bound(model, LEAST_ROTATED if aggregation.rotate else None)
+    return float(f"{bound * (1 + 5e-4):.4g}")
+
+
+def clip_norm_growth(specification: JobSpecification) -> float:
+    """By what adaptive clipping multiplies the clip norm at most, as a natural logarithm: rate x quantile a
+    step, over all rounds, since a client goes on from where it was. 0 for the other rules."""
+    privacy = specification.privacy
+    adapts = privacy.clipping == "adaptive"
+    return QUANTILE_RATE * privacy.clip_quantile * planned_steps(specification) if adapts else 0.0
+
+
+def _noise_on_gradients(specification: JobSpecification, noise_multiplier: float) -> float:
+    """Of the gradients alone, where clipping bits share the noise: (z^-2 - z_bits^-2)^(-1/2)."""
+    if planned_bits_noise(specification, noise_multiplier) is None:
+        return noise_multiplier
+    return noise_multiplier / math.sqrt(1 - BITS_NOISE**-2)
 
 
 def planned_bits_noise(specification: JobSpecification, noise_multiplier: float) -> float | None:

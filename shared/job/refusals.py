@@ -7,6 +7,8 @@ from shared.core.privacy import Mechanism, epsilon, noise_multiplier_for
 from shared.core.privacy.accountants import FIGURE_TOLERANCE
 from shared.core.privacy.limits import UNRAISED
 from shared.errors import FedloraError, Refused
+from shared.job.refusals_aggregation import AGGREGATION_RULES
+from shared.job.refusals_cohort import known_cohorts
 from shared.job.specification import JobSpecification, Privacy, Task
 
 DEFAULT_QUANTILE = Privacy.model_fields["clip_quantile"].default
@@ -179,4 +181,14 @@ def _delta_for(job: JobSpecification, records: int, product: float) -> Iterator[
         )
 
 
-RULES: tuple[Rule, ...] = (_labels, _columns, _cohort, _lora, _optimizer, _clipping, _noise)
+RULES: tuple[Rule, ...] = (
+    _labels,
+    _columns,
+    _cohort,
+    _lora,
+    _optimizer,
+    _clipping,
+    _noise,
+    *AGGREGATION_RULES,
+    known_cohorts,
+)

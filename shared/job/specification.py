@@ -101,7 +101,7 @@ class Aggregation(Section):
         "oneshot", description="who may see a single update: nobody, but with `none` the aggregator"
     )
     bits: int = Field(16, ge=8, le=16, description="of an encoded coordinate, sign included")
-    bound: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+    bound: Literal["auto"] | Annotated[float, Field(ge=1e-30, le=1e30)] = Field(
         "auto", description="on a coordinate of an update, beyond it is clipped; `auto`: from the training"
     )
     rotate: bool = Field(False, description="spread an update by a randomised Hadamard transform first")
@@ -112,6 +112,12 @@ class Aggregation(Section):
     stage_s: float = Field(10.0, gt=0, description="for each message exchange beside the upload")
     group_size: int | None = Field(
         None, ge=2, description="sum in random groups of this size, each on its own; default: one group"
+    )
+    smallest_group: int = Field(
+        8, ge=2, description="no group's sum over fewer updates is opened; below 8 gives privacy up"
+    )
+    malicious: int = Field(
+        0, ge=0, description="clients of a round that may lie, or tell the server all they know"
     )
     robust: Literal["mean"] = Field("mean", description="rule that turns sums into one update")
     server_learning_rate: float = Field(1.0, gt=0, le=10, description="factor on the update")
