@@ -1,5 +1,6 @@
 """A round from its cohort to the adapter's step, and what follows it."""
 
+import asyncio
 from datetime import timedelta
 
 from services.coordinator import adapter as adapters
@@ -36,6 +37,7 @@ from shared.events import (
 )
 from shared.events.ids import round_id_of
 from shared.events.values import LeftOut, Member, SessionPlan
+from shared.job.refusals_cohort import cohort_refusals
 from shared.ports import UnitOfWork
 
 GATHER, ROUND = "gather", "round"
@@ -57,6 +59,11 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
     if job.layout is None or len(candidates) < rounds.min_clients:
         await _look_again(job, unit, context)
         return
+    cohort = context.sample(candidates, rounds.clients_per_round)
+    refused = await asyncio.to_thread(cohort_refusals, job.specification, len(cohort), job.layout.dimension)
+    if refused:
+        await end(job, "failed", f"a cohort of {len(cohort)} cannot be summed: {refused[0]}", unit)
+        return
     if job.adapter is None:
         job = job.replace(adapter=await context.blobs.put(adapters.initial(job.specification, job.layout)))
     number = job.number + 1
@@ -65,7 +72,7 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
         job_id=job.job_id,
         round_id=round_id_of(job.job_id, number),
         number=number,
-        cohort=context.sample(candidates, rounds.clients_per_round),
+        cohort=cohort,
         root=context.telemetry.new_root(),
         started_at=unit.now,
         deadline=deadline,
