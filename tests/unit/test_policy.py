@@ -2,7 +2,7 @@ import pytest
 
 from services.client.policy import Policy, check, parse_policy
 from shared.errors import Refused
-from shared.job.specification import Data, JobSpecification, Model, Privacy, Task
+from shared.job.specification import Aggregation, Data, JobSpecification, Model, Privacy, Task
 
 JOB = JobSpecification(
     name="job",
@@ -30,6 +30,15 @@ def test_each_bound_refuses_the_job_that_breaks_it(policy, field):
     refused = check(JOB, 0.8, policy)
     assert refused is not None
     assert refused.field == field
+
+
+def test_a_job_that_hides_nothing_is_allowed_only_where_the_owner_names_it():
+    opened = JOB.model_copy(update={"aggregation": Aggregation(secure="none")})
+    refused = check(opened, 0.8, Policy())
+    assert refused is not None
+    assert refused.field == "aggregation.secure"
+    named = parse_policy('allowed_secure_protocols = ["oneshot", "none"]')
+    assert check(opened, 0.8, named) is None
 
 
 def test_an_unknown_key_is_refused_with_its_line_and_the_fix():

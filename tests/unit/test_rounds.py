@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from services.coordinator import adapter
 from services.coordinator.context import Coordination
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.state import Client, Job, agreed, gathered, registered, with_declined, with_ready
+from services.coordinator.state import (
+    Client,
+    Job,
+    agreed,
+    gathered,
+    grouped,
+    registered,
+    with_declined,
+    with_ready,
+)
 from services.robust_aggregator.state import aggregate
 from shared.core.lora import from_safetensors
 from shared.core.secagg import fixed_point
@@ -135,17 +144,56 @@ def test_an_update_of_another_length_does_not_move_the_adapter():
         adapter.moved(adapter.initial(SPECIFICATION, layout_of(4)), b"\0" * 12, layout_of(4), 1.0)
 
 
-@given(
-    rows=st.lists(st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3), min_size=1, max_size=6)
-)
-def test_the_aggregate_is_the_mean_rounded_once(rows):
+updates = st.lists(st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3), min_size=1, max_size=6)
+
+
+def total_of(rows):
     total = sum(fixed_point.encode(np.array(row, dtype=np.float32)).astype(np.int64) for row in rows)
-    content, norm = aggregate(fixed_point.total_to_bytes(total), 24, len(rows), "mean")
+    return fixed_point.decode(total)
+
+
+@given(groups=st.lists(updates, min_size=1, max_size=3))
+def test_the_aggregate_is_the_mean_over_all_groups_rounded_once(groups):
+    totals = [total_of(rows) for rows in groups]
+    count = sum(len(rows) for rows in groups)
+    content, norm = aggregate([total.tobytes() for total in totals], [len(rows) for rows in groups], "mean")
     update = np.frombuffer(content, dtype="<f4")
-    assert (update == (total / 2**24 / len(rows)).astype(np.float32)).all()
+    assert (update == (sum(totals) / count).astype(np.float32)).all()
     assert norm == pytest.approx(float(np.linalg.norm(update.astype(np.float64))))
 
 
-def test_a_sum_of_nothing_is_rejected():
+def test_weights_count_by_what_they_are():
+    totals = [np.array([3.0, -3.0]).tobytes(), np.array([1.0, 1.0]).tobytes()]
+    content, _ = aggregate(totals, [1.5, 0.5], "mean")
+    assert np.frombuffer(content, "<f4").tolist() == [2.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("totals", "weights"),
+    [
+        ([], []),
+        ([bytes(24)], [0.0]),
+        ([bytes(24), bytes(24)], [1.0, 0.0]),
+        ([bytes(24), bytes(16)], [1.0, 1.0]),
+        ([np.array([np.inf]).tobytes()], [1.0]),
+    ],
+)
+def test_sums_of_nothing_of_other_lengths_or_not_finite_are_rejected(totals, weights):
     with pytest.raises(Rejected):
-        aggregate(b"", 24, 0, "mean")
+        aggregate(totals, weights, "mean")
+
+
+@given(
+    names=st.lists(st.text("abcdefgh", min_size=1, max_size=3), min_size=1, max_size=30, unique=True),
+    size=st.none() | st.integers(2, 10),
+)
+def test_groups_are_disjoint_whole_and_of_the_size_or_little_more(names, size):
+    groups = grouped("job-r1", names, size)
+    assert sorted(name for group in groups.values() for name in group) == sorted(names)
+    assert list(groups) == [f"job-r1-g{n}" for n in range(1, len(groups) + 1)]
+    sizes = [len(group) for group in groups.values()]
+    assert max(sizes) - min(sizes) <= 1
+    if size is None or len(names) < size:
+        assert len(groups) == 1
+    else:
+        assert size <= min(sizes) < 2 * size
