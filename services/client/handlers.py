@@ -72,8 +72,8 @@ async def on_round_started(event: RoundStarted, unit: UnitOfWork, desk: Desk) ->
         raise Stale("the round is known")
     try:
         await _accept(event, unit, desk)
-    except Refused as refused:
-        decline_round(event, str(refused), unit, desk)
+    except (Refused, Rejected) as reason:
+        decline_round(event, str(reason), unit, desk)
     else:
         desk.wake.set()
 
