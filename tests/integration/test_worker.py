@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.client.__main__ import build
 from services.client.settings import ClientSettings
@@ -15,6 +15,7 @@ from shared.adapters.in_process import InProcessBus
 from shared.adapters.infrastructure import Endpoints, open_infrastructure
 from shared.core.lora import to_safetensors
 from shared.core.secagg import chunks, fixed_point, sealing
+from shared.core.secagg.sealing import SealingKey
 from shared.events import (
     BudgetSpent,
     ClientDeclined,
@@ -27,13 +28,16 @@ from shared.events import (
     RoundStarted,
     UpdateSubmitted,
 )
-from shared.events.values import Layout, PoissonGaussian, Reservation, TensorSpec
-from shared.job.specification import Data, JobSpecification, Model, Privacy, Task
+from shared.events.values import Layout, Member, PoissonGaussian, Reservation, SessionPlan, TensorSpec
+from shared.job.specification import Aggregation, Data, JobSpecification, Model, Privacy, Task
 from shared.service import queue_for
+from shared.sessions.terms import HolderKey, SessionTerms
+from tests.sessions_at_work import SERVER, keys_of, member
 
+OTHER = Ed25519PrivateKey.generate()
 LAYOUT = Layout(tensors=(TensorSpec(name="lora_B", shape=(3, 4), trainable=True),))
 UPDATE = (np.arange(12, dtype=np.float32) - 5) / 8
-KEY = X25519PrivateKey.generate()
+POLICY = 'allowed_secure_protocols = ["oneshot", "none"]\n'
 
 
 class ScriptedTrainer:
@@ -65,7 +69,7 @@ class Server:
 
     def __init__(self, home):
         self.home, self.bus, self.heard = home, InProcessBus(), asyncio.Queue()
-        self.log = []
+        self.log, self.cohort = [], {}
         self.trainer, self.stop = ScriptedTrainer(), asyncio.Event()
 
     async def start(self):
@@ -78,7 +82,7 @@ class Server:
         settings = ClientSettings(client_id="a", home=self.home, data=self.home / "data.jsonl")
         self.service = await build(self.infrastructure, settings, self.trainer)
         self.running = asyncio.create_task(self.service.run(self.stop))
-        await self.hears(ClientJoined)
+        self.verify_key = (await self.hears(ClientJoined)).verify_key
 
     async def end(self):
         self.stop.set()
@@ -100,15 +104,29 @@ class Server:
     async def tell(self, event):
         await self.bus.publish(Envelope.wrap(event))
 
-    async def announce(self, **privacy):
-        job = JobSpecification(
+    async def announce(self, secure="none", **privacy):
+        self.job = JobSpecification(
             name="job", model=Model(base="m", task=Task.CAUSAL_LM), data=Data(text="t"),
-            privacy=Privacy(**{"epsilon": 8, **privacy}),
+            privacy=Privacy(**{"epsilon": 8, **privacy}), aggregation=Aggregation(secure=secure),
         )  # fmt: skip
-        await self.tell(JobAnnounced(client_id="a", job_id="j", specification=job, noise_multiplier=1.0))
+        await self.tell(JobAnnounced(client_id="a", job_id="j", specification=self.job, noise_multiplier=1.0))
 
-    async def begin(self, number=1, *, sigma=1.0, key=KEY, adapter=None, reservation="s1"):
+    def terms(self, number, **changes):
+        """Of the session of this worker and `cohort`."""
+        plan = SessionPlan.of(self.job, 1.0)
+        members = {"a": Member(verify_key=self.verify_key), **self.cohort}
+        committee = [HolderKey(holder_id=name, **keys_of(one)) for name, one in self.cohort.items()]
+        fields = {
+            "job_id": "j", "round_id": f"j-r{number}", "group_id": f"j-r{number}-g1", "plan": plan,
+            "members": members, "dimension": 12, "layout_sha256": LAYOUT.sha256,
+            "aggregation_keys": (SERVER.sealing.public,), "public_seed": bytes([number] * 32),
+            "server_key": SERVER.signing.public_key().public_bytes_raw(), "committee": tuple(committee),
+        }  # fmt: skip
+        return SessionTerms(**{**fields, **changes})
+
+    async def begin(self, number=1, *, sigma=1.0, adapter=None, reservation="s1", terms=None):
         tensors = adapter or {"lora_B": np.zeros((3, 4), np.float32)}
+        agreed = self.terms(number, **(terms or {}))
         await self.tell(
             RoundStarted(
                 client_id="a", job_id="j", round_id=f"j-r{number}", group_id=f"j-r{number}-g1", number=number,
@@ -118,7 +136,7 @@ class Server:
                     reservation_id=reservation, client_id="a", epsilon_after=1, epsilon_limit=8, delta=1e-5,
                     mechanism=PoissonGaussian(sampling_rate=0.1, noise_multiplier=sigma, steps=8),
                 ),
-                aggregation_key=key.public_key().public_bytes_raw(),
+                terms=await self.infrastructure.blobs.put(agreed.to_bytes()),
                 deadline=datetime.now(UTC) + timedelta(minutes=5),
             )
         )  # fmt: skip
@@ -126,6 +144,7 @@ class Server:
 
 @pytest.fixture
 async def server(tmp_path):
+    (tmp_path / "worker.toml").write_text(POLICY)
     server = Server(tmp_path)
     await server.start()
     yield server
@@ -147,7 +166,8 @@ async def begun(server):
 def opened(upload):
     context = sealing.UploadContext("j", upload.round_id, upload.group_id, "a")
     sealed = chunks.join({upload.index: upload.payload}, upload.upload_sha256)
-    return fixed_point.decode(fixed_point.from_bytes(sealing.open_(sealed, KEY, context), 12))
+    content = sealing.open_(sealed, SERVER.sealing, context.info)
+    return fixed_point.decode(fixed_point.from_bytes(content, 12))
 
 
 async def test_the_upload_opens_at_the_recipient_and_equals_the_update(server):
@@ -203,7 +223,11 @@ async def test_more_epsilon_than_the_owner_allows_is_declined_with_a_reason(serv
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"key": X25519PrivateKey.generate()}, "aggregation key has changed"),
+        ({"terms": {"aggregation_keys": (SealingKey.generate().public,)}}, "keys have changed"),
+        ({"terms": {"server_key": OTHER.public_key().public_bytes_raw()}}, "keys have changed"),
+        ({"terms": {"members": {"a": member("a", "j")}}}, "not among them under its key"),
+        ({"terms": {"round_id": "j-r1"}}, "send the session's own"),
+        ({"terms": {"dimension": 11}}, "give 12"),
         ({"sigma": 0.5}, "weaker than announced"),
         ({"adapter": {"other": np.zeros(3, np.float32)}}, "not the job's"),
         ({"number": 1}, "repeats"),
@@ -217,6 +241,28 @@ async def test_a_round_that_cannot_be_trusted_is_declined_with_a_reason(server, 
     assert reason in (await server.hears(ClientDeclined)).reason
     assert (await server.hears(BudgetSpent)).steps == 0
     assert server.trainer.runs == 1
+
+
+async def test_a_round_that_is_summed_in_another_way_than_announced_is_declined(server):
+    await server.announce("oneshot")
+    await server.hears(ClientReady)
+    server.cohort = {name: member(name, "j") for name in ("b", "c")}
+    opened = SessionPlan.of(server.job, 1.0).model_copy(update={"protocol": "none"})
+    await server.begin(terms={"plan": opened})
+    assert "another way than the job announced" in (await server.hears(ClientDeclined)).reason
+    assert server.trainer.runs == 0
+
+
+async def test_a_round_with_a_key_holder_that_did_not_sign_its_key_is_declined(server):
+    await server.announce("oneshot")
+    await server.hears(ClientReady)
+    server.cohort = {name: member(name, "j") for name in ("b", "c")}
+    forged = server.cohort["b"].model_copy(update={"sealing_key": SealingKey.generate().public})
+    server.cohort["b"] = forged
+    await server.begin()
+    assert "the sealing key of b" in (await server.hears(ClientDeclined)).reason
+    assert (await server.hears(BudgetSpent)).steps == 0
+    assert server.trainer.runs == 0
 
 
 @pytest.mark.parametrize("close", ["round", "job"])
