@@ -159,7 +159,7 @@ async def test_uploads_that_were_held_when_secure_aggregation_restarted_are_summ
         await fed.until(RoundOpened)
         aggregation = fed.services["secure_aggregation"].context
         async with asyncio.timeout(20):
-            while sum(len(c.summed) for c in aggregation.collections.values()) < 2:  # noqa: ASYNC110 - nobody announces it
+            while sum(len(g.running.uploads) for g in aggregation.gathered.values()) < 2:  # noqa: ASYNC110 - nobody announces it
                 await asyncio.sleep(0.01)
         await fed.restart("secure_aggregation")
         assert fed.services["secure_aggregation"].context is not aggregation
