@@ -45,6 +45,7 @@ UPLOADS = {
     for name in CLIENTS
 }
 SEALED = {name: shares[PLACE] for name, (_, shares) in UPLOADS.items()}
+FORGED = TERMS.committee[0].model_copy(update={"sealing_signature": b"s" * 64})
 
 
 def values_of(name):
@@ -163,6 +164,16 @@ async def test_it_answers_the_same_again_and_for_no_other_set(held, between):
 
 
 @pytest.mark.parametrize("restarts", [False, True])
+async def test_shares_that_come_after_the_answer_are_not_kept(held, restarts):
+    await held.tell(SHARES, shares("c0", "c1"))
+    await held.tell(RELEASE, release("c0", "c1"))
+    if restarts:
+        await held.restart()
+    assert await held.tell(SHARES, shares("c2")) == []
+    assert [sorted(row.shares) for row in await held.rows()] == [["c0", "c1"]]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
 async def test_a_complaint_is_remembered_and_keeps_the_client_out_of_its_answers(held, restarts):
     garbage = b"g" * len(SEALED["c2"])
     ((stage, payload),) = await held.tell(SHARES, {"shares": {**shares("c0", "c1")["shares"], "c2": garbage}})
@@ -261,7 +272,7 @@ async def test_other_terms_than_the_session_began_with_are_refused(held):
     [
         {"round_id": "job-r2"},
         {"committee": tuple(one for one in TERMS.committee if one.holder_id != HOLDER)},
-        {"committee": (TERMS.committee[0].model_copy(update={"sealing_signature": b"s" * 64}),)},
+        {"committee": (FORGED, *TERMS.committee[1:])},
     ],
 )
 async def test_terms_of_another_session_or_committee_are_refused(held, change):
