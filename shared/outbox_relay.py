@@ -27,7 +27,7 @@ class OutboxRelay:
         self._fresh: list[Envelope] = []
         self._confirmed: list[str] = []
         self._in_memory: set[str] = set()  # fresh, or confirmed and still in the table
-        self._woken = asyncio.Event()
+        self._woken, self._caught_up = asyncio.Event(), asyncio.Event()
         self._unroutable_since: dict[str, datetime] = {}
 
     def committed(self, envelopes: Sequence[Envelope]) -> None:
@@ -35,6 +35,7 @@ class OutboxRelay:
         if envelopes:
             self._fresh.extend(envelopes)
             self._in_memory.update(envelope.event_id for envelope in envelopes)
+            self._caught_up.clear()
             self._woken.set()
 
     async def run(self) -> None:
@@ -48,6 +49,7 @@ class OutboxRelay:
                     left = await self._publish_stored()
                 while self._fresh:
                     left |= not await self._publish_fresh()
+                self._caught_up.set()
                 stored = left
             except Unavailable as error:
                 log.warning("outbox not reached", reason=str(error))
@@ -62,12 +64,17 @@ class OutboxRelay:
                 if not self._fresh and not await self._wait(LOOK_EVERY_S):
                     stored = True
 
+    async def caught_up(self) -> None:
+        """Return once what was committed so far has been tried."""
+        await self._caught_up.wait()
+
     async def flush(self) -> None:
         """Publish what can be published now, once; the rest stays in the outbox for the next start."""
         with suppress(Unavailable):
             while self._fresh:
                 await self._publish_fresh()
             await self._forget()
+        self._caught_up.set()
 
     async def _wait(self, longest_s: float) -> bool:
         """Whether something was committed within `longest_s`."""

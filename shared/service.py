@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -69,6 +69,7 @@ class Service(Generic[C]):
         self._failed_deadlines: dict[str, tuple[int, datetime]] = {}  # failures, and when to try again
         self._relay = OutboxRelay(self._bus, self._units, self._clock)
         self._running = False
+        self.alongside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext  # while it runs
 
     def ready(self) -> bool:
         """Whether messages are being taken and the broker answers."""
@@ -76,6 +77,10 @@ class Service(Generic[C]):
 
     async def run(self, stop: asyncio.Event, started: asyncio.Event | None = None) -> None:
         """Work until `stop`; then finish what is in flight, publish what was committed, and return."""
+        async with self.alongside():
+            await self._run(stop, started)
+
+    async def _run(self, stop: asyncio.Event, started: asyncio.Event | None) -> None:
         subscription = await self._bus.subscribe(self._queue, self._receive)
         loops = [asyncio.create_task(self._relay.run()), asyncio.create_task(self._watch_deadlines())]
         self._running = True
@@ -89,12 +94,14 @@ class Service(Generic[C]):
             stopping.cancel()
             self._running = False
             await subscription.pause()
-            if waiting := {*self._in_flight, *self._acknowledging}:
-                await asyncio.wait(waiting, timeout=DRAIN_S)
+            if self._in_flight:
+                await asyncio.wait(self._in_flight, timeout=DRAIN_S)
             for loop in loops:
                 loop.cancel()
             ended = await asyncio.gather(*loops, return_exceptions=True)
             await self._relay.flush()
+            if self._acknowledging:
+                await asyncio.wait(self._acknowledging, timeout=DRAIN_S)
             await subscription.cancel()
             log.info("stopped", service=self.name)
         for failure in ended:
@@ -172,9 +179,16 @@ class Service(Generic[C]):
                 delivery.forget_body()
             released = [held for event_id in unit.released for held in self._held.pop(event_id, [])]
             if released:
-                task = asyncio.create_task(_acknowledge(released))
+                task = asyncio.create_task(self._acknowledge(released))
                 self._acknowledging.add(task)
                 task.add_done_callback(self._acknowledging.discard)
+
+    async def _acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        """After what the commit published is out: nobody waits for these. One that is lost comes again,
+        and is known to the inbox."""
+        await self._relay.caught_up()
+        for delivery in deliveries:
+            await delivery.ack()
 
     async def _let_go(self, event_id: str, delivery: Delivery | None) -> None:
         """After a failed hold: its redelivery is handled anew, and copies that joined it come again."""
@@ -240,10 +254,3 @@ class Service(Generic[C]):
         finally:
             for wait in waits:
                 wait.cancel()
-
-
-async def _acknowledge(deliveries: Iterable[Delivery]) -> None:
-    """One after the other, so that what the commit published goes out first. One that is lost comes again,
-    and is known to the inbox."""
-    for delivery in deliveries:
-        await delivery.ack()
