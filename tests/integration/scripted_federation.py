@@ -25,6 +25,8 @@ from shared.events import (
     ClientDeclined,
     ClientJoined,
     ClientReady,
+    GroupFailed,
+    GroupSummed,
     JobAnnounced,
     JobClosed,
     JobEnded,
@@ -43,7 +45,9 @@ from shared.job.specification import JobSpecification
 from shared.ports import Queue
 from shared.sessions.terms import SessionTerms
 
-OBSERVED = (JobEnded, RoundCompleted, RoundAborted, RoundOpened, LedgerExtended)
+OBSERVED = (
+    JobEnded, RoundCompleted, RoundAborted, RoundOpened, LedgerExtended, GroupSummed, GroupFailed,
+)  # fmt: skip
 
 
 def layout_of(dimension):
