@@ -116,9 +116,9 @@ async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: C
     layout = job.layout
     if layout is None:
         raise Stale("the job has no layout")
-    members = await _members([item.client_id for item in event.reservations], job, unit)
-    shuffled = context.shuffled(sorted(members))
+    shuffled = context.shuffled([item.client_id for item in event.reservations])
     groups = grouped(round_.round_id, shuffled, job.specification.aggregation.group_size)
+    members = await _members(groups, job, unit)
     round_ = round_.replace(groups=groups)
     await unit.save(round_)
     for group_id, group in groups.items():
@@ -127,7 +127,7 @@ async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: C
             round_id=round_.round_id,
             group_id=group_id,
             groups=len(groups),
-            members={client: members[client] for client in sorted(group)},
+            members={client: members[client] for client in sorted(group) if client in members},
             plan=SessionPlan.of(job.specification, job.noise_multiplier),
             layout_sha256=layout.sha256,
             dimension=layout.dimension,
@@ -229,7 +229,7 @@ async def on_group_failed(event: GroupFailed, unit: UnitOfWork, context: Coordin
     job = await unit.load(Job, event.job_id)
     if event.faulty:
         reasons = dict.fromkeys(event.faulty, f"named as faulty in {event.round_id}")
-        await unit.save(job.replace(left_out={**job.left_out, **reasons}))
+        await unit.save(job.replace(faulty={**job.faulty, **reasons}))
     round_ = round_.replace(failed={**round_.failed, event.group_id: event.reason})
     await unit.save(round_)
     if round_.failed.keys() >= round_.groups.keys():
@@ -298,20 +298,25 @@ async def _current(job_id: str, round_id: str, unit: UnitOfWork) -> Round:
     return round_
 
 
-async def _members(clients: list[str], job: Job, unit: UnitOfWork) -> dict[str, Member]:
-    known = await unit.find_all(Client, [(client,) for client in clients])
-    seats = {
-        seat.client_id: seat
-        for seat in await unit.find_all(Seat, [(job.job_id, client) for client in clients])
-    }
-    return {
-        client.client_id: Member(
-            verify_key=client.verify_key,
-            sealing_key=seats[client.client_id].sealing_key if client.client_id in seats else b"",
-            sealing_signature=seats[client.client_id].sealing_signature if client.client_id in seats else b"",
-        )
-        for client in known
-    }
+async def _members(groups: dict[str, tuple[str, ...]], job: Job, unit: UnitOfWork) -> dict[str, Member]:
+    """Everyone with a verify key; of each group, which is in a random order, as many as a committee has
+    seats also with what is sealed to them."""
+    known = await unit.find_all(Client, [(client,) for group in groups.values() for client in group])
+    seated = [
+        client for group in groups.values() for client in group[: job.specification.aggregation.committee]
+    ]
+    seats = {seat.client_id: seat for seat in await unit.find_all(Seat, [(job.job_id, c) for c in seated])}
+    return {client.client_id: _member(client, seats.get(client.client_id)) for client in known}
+
+
+def _member(client: Client, seat: Seat | None) -> Member:
+    if seat is None:
+        return Member(verify_key=client.verify_key)
+    return Member(
+        verify_key=client.verify_key,
+        sealing_key=seat.sealing_key,
+        sealing_signature=seat.sealing_signature,
+    )
 
 
 async def _retry(

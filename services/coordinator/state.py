@@ -56,6 +56,7 @@ class Job(State):
         records: client -> its declared record count.
         layouts: digest -> layout, of those that were offered.
         left_out: clients without part in the job, and why.
+        faulty: clients whose messages made a sum impossible, and where; they do not come back.
         number: of the latest round; 0 before the first.
         round_id: of the round in progress, or empty.
     """
@@ -72,6 +73,7 @@ class Job(State):
     records: dict[str, int] = {}
     layouts: dict[str, Layout] = {}
     left_out: dict[str, str] = {}
+    faulty: dict[str, str] = {}
     layout: Layout | None = None
     adapter: BlobRef | None = None
     number: int = 0
@@ -92,7 +94,7 @@ class Job(State):
     @property
     def candidates(self) -> list[str]:
         """Clients that can be in a cohort, sorted."""
-        return sorted(client for client in self.ready if client not in self.left_out)
+        return sorted(client for client in self.ready if client not in {**self.left_out, **self.faulty})
 
     @property
     def mechanism(self) -> PoissonGaussian:

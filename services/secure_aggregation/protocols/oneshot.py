@@ -62,7 +62,8 @@ class Encrypted(Running):
             raise Stale("the survivors are fixed")
         upload, shares = uploads.split(content, self._core.terms)
         self._core = server.receive(self._core, self._total, client, upload)
-        self._shares[client] = shares
+        if UPLOAD not in session.decided:  # else the committee has them all
+            self._shares[client] = shares
         self.uploads.add(client)
 
     def take_answer(self, session: Session, sender: str, stage: str, payload: bytes) -> None:
