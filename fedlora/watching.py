@@ -98,8 +98,18 @@ def _left_out(data: dict[str, Any]) -> str:
     return f" (without {left_out})" if left_out else ""
 
 
+def _summed(specification: dict[str, Any]) -> str:
+    protocol = specification.get("aggregation", {}).get("secure", "none")
+    if protocol == "none":
+        return "secure: none, the aggregation service READS EACH UPDATE"
+    return f"updates are summed unseen by {protocol}"
+
+
 _DESCRIBERS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "job.accepted": lambda data: f"accepted, noise multiplier {data['noise_multiplier']:.4g}",
+    "job.accepted": lambda data: (
+        f"accepted, noise multiplier {data['noise_multiplier']:.4g}; "
+        + _summed(data.get("specification") or {})
+    ),
     "job.refused": lambda data: f"refused: {data['field']}: {data['reason']}; {data['remedy']}",
     "job.ended": lambda data: (
         f"{data['outcome']} after {data['rounds_completed']} rounds"

@@ -3,6 +3,8 @@
 import asyncio
 from datetime import timedelta
 
+import structlog
+
 from services.coordinator.context import Coordination
 from services.coordinator.rounds import GATHER, abort, advance, end
 from services.coordinator.state import Client, Job, Round
@@ -11,6 +13,8 @@ from shared.events import DeadlinePassed, JobAccepted, JobAnnounced, JobCancelle
 from shared.job.plan import planned_noise
 from shared.job.refusals import refusals
 from shared.ports import UnitOfWork
+
+log = structlog.get_logger()
 
 
 async def on_job_submitted(event: JobSubmitted, unit: UnitOfWork, context: Coordination) -> None:
@@ -41,6 +45,8 @@ async def on_job_submitted(event: JobSubmitted, unit: UnitOfWork, context: Coord
         ),
         correlation_id=job.job_id,
     )
+    if job.specification.aggregation.secure == "none":
+        log.warning("secure: none, the aggregation service reads each update", job_id=job.job_id)
     present = tuple(sorted(await context.present(await unit.select(Client), unit.now)))
     for client_id in present:
         announce(job, client_id, unit)
