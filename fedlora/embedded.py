@@ -1,6 +1,7 @@
 """A whole federation in one process: every service, the gateway and any workers on one bus."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from services.gateway.web import listen, serve
 from services.robust_aggregator import __main__ as robust_aggregator
 from services.robust_aggregator.settings import RobustAggregatorSettings
 from services.secure_aggregation import __main__ as secure_aggregation
+from services.secure_aggregation.parties.building import name_of_service
+from services.secure_aggregation.parties.certificates import make_identities
+from services.secure_aggregation.parties.others import OTHERS
 from services.secure_aggregation.settings import SecureAggregationSettings
 from shared.adapters.cache import open_cache
 from shared.adapters.infrastructure import Endpoints, Infrastructure, open_bus, open_infrastructure
@@ -123,17 +127,39 @@ class _Opened:
 
     async def services(self) -> list[Service[Any]]:
         """Everything on the server's side but the gateway."""
-        key_file = self._endpoints.folder / "aggregation.key"
         return [
             await coordinator.build(await self.connect("coordinator"), CoordinatorSettings()),
             await accountant.build(await self.connect("accountant"), AccountantSettings()),
-            await secure_aggregation.build(
-                await self.connect("secure_aggregation"), SecureAggregationSettings(key_file=key_file)
-            ),
+            *await self._parties(),
             await robust_aggregator.build(
                 await self.connect("robust_aggregator"), RobustAggregatorSettings()
             ),
         ]
+
+    async def _parties(self) -> list[Service[Any]]:
+        """Secure aggregation, and the parties 1 and 2 of `mpc3`: in one process they hide nothing from it."""
+        names = ("secure_aggregation", *(name_of_service(party) for party in OTHERS))
+        infrastructures = [await self.connect(name) for name in names]
+        now = infrastructures[0].clock.now()
+        identities = make_identities(self._endpoints.folder / "parties", now)
+        sockets = {party: socket.create_server(("127.0.0.1", 0)) for party in OTHERS}
+        for bound in sockets.values():
+            self._stack.callback(bound.close)
+        first, second = (f"127.0.0.1:{bound.getsockname()[1]}" for bound in sockets.values())
+        built = []
+        for party, (infrastructure, identity) in enumerate(zip(infrastructures, identities, strict=True)):
+            key_file = f"aggregation{party}.key" if party else "aggregation.key"
+            settings = SecureAggregationSettings(
+                key_file=self._endpoints.folder / key_file,
+                party=party,
+                party_1_address=first,
+                party_2_address=second,
+                party_certificate=identity.certificate,
+                party_key=identity.key,
+                party_ca=identity.authority,
+            )
+            built.append(await secure_aggregation.build(infrastructure, settings, sockets.get(party)))
+        return built
 
     async def workers(self) -> list[Service[Any]]:
         """The clients of this process, each with its own home, database and key."""

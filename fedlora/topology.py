@@ -6,12 +6,13 @@ from services.accountant.__main__ import QUEUE as ACCOUNTANT
 from services.coordinator.__main__ import QUEUE as COORDINATOR
 from services.gateway.__main__ import QUEUE as GATEWAY
 from services.robust_aggregator.__main__ import QUEUE as ROBUST_AGGREGATOR
+from services.secure_aggregation.__main__ import PARTY_QUEUES
 from services.secure_aggregation.__main__ import QUEUE as SECURE_AGGREGATION
 from shared.adapters.database import migrate
 from shared.adapters.infrastructure import Endpoints, open_bus
 from shared.ports import Bus
 
-QUEUES = (COORDINATOR, ACCOUNTANT, SECURE_AGGREGATION, ROBUST_AGGREGATOR, GATEWAY)
+QUEUES = (COORDINATOR, ACCOUNTANT, SECURE_AGGREGATION, ROBUST_AGGREGATOR, GATEWAY, *PARTY_QUEUES)
 
 
 async def declare_all(bus: Bus) -> None:

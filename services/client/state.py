@@ -58,6 +58,7 @@ class Pinned(State):
     kind: ClassVar[str] = "pinned"
 
     server_keys: bytes | None = None  # hash of the aggregation service's public keys
+    party_keys: bytes | None = None  # hash of those of the parties 1 and 2 of `mpc3`
     records: int | None = None  # declared for the owner's data; public
 
     @property
@@ -101,17 +102,22 @@ def ended(
 
 def pinned_keys(pinned: Pinned, terms: SessionTerms) -> Pinned:
     """Trust the aggregation service's keys on first use. Raises: Refused when they have changed."""
-    keys = (*terms.aggregation_keys, terms.server_key)
-    digest = hashlib.sha256(bind(b"fedlora/server-keys/v1", *keys)).digest()
-    if pinned.server_keys is None:
-        return pinned.replace(server_keys=digest)
-    if pinned.server_keys != digest:
-        raise Refused(
-            "aggregation_key",
-            "the aggregation service's keys have changed",
-            "restore the keys, or the owner starts a new home",
-        )
-    return pinned
+    first, others = terms.aggregation_keys[:1], terms.aggregation_keys[1:]
+    found = {"server_keys": _digest(*first, terms.server_key)}
+    if others:
+        found["party_keys"] = _digest(*others, *terms.party_keys)
+    for field, digest in found.items():
+        if getattr(pinned, field) not in (None, digest):
+            raise Refused(
+                "aggregation_key",
+                "the aggregation service's keys have changed",
+                "restore the keys, or the owner starts a new home",
+            )
+    return pinned.replace(**found)
+
+
+def _digest(*keys: bytes) -> bytes:
+    return hashlib.sha256(bind(b"fedlora/server-keys/v1", *keys)).digest()
 
 
 def check_terms(terms: SessionTerms, started: RoundStarted, job: LocalJob, own_key: bytes) -> None:

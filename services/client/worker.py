@@ -22,7 +22,7 @@ from shared.adapters.infrastructure import Infrastructure
 from shared.core.lora import from_safetensors
 from shared.core.secagg import chunks, sealing
 from shared.errors import FedloraError, Refused, Rejected, Stale, Unavailable
-from shared.events import ClientDeclined, ClientSeen, Envelope, UpdateSubmitted
+from shared.events import ClientDeclined, ClientSeen, Envelope, ShareSubmitted, UpdateSubmitted
 from shared.events.values import Layout
 from shared.ports import UnitOfWork
 from shared.sessions.terms import SessionTerms
@@ -153,7 +153,7 @@ class Worker:
             task = await self._task(round_)
             result = await self._train(task, stop)
             terms = SessionTerms.from_bytes(await self.infrastructure.blobs.get(started.terms))
-            encoded, chunks = await asyncio.to_thread(self._seal, result, task, round_, terms)
+            encoded, upload = await asyncio.to_thread(self._seal, result, task, round_, terms)
         except Cancelled:
             log.info("training cut short", round_id=started.round_id)
         except Unavailable:
@@ -165,7 +165,7 @@ class Worker:
             log.exception("training failed", round_id=started.round_id)
             await self._give_up(round_, f"training failed: {type(error).__name__}")
         else:
-            await self._submit(round_, encoded, chunks, result)
+            await self._submit(round_, encoded, upload, result)
 
     async def _task(self, round_: LocalRound) -> TrainingTask:
         """Everything that training needs. Raises: Rejected for an adapter that is not the job's."""
@@ -203,7 +203,7 @@ class Worker:
     def _seal(
         self, result: TrainingResult, task: TrainingTask, round_: LocalRound, terms: SessionTerms
     ) -> tuple[Encoded, list[UpdateSubmitted]]:
-        """The upload, and its signed chunks. Raises: Rejected for an update that cannot be encoded."""
+        """The upload, and its signed chunks for each party. Raises: Rejected for what cannot be encoded."""
         dimension = sum(tensor.size for tensor in task.adapter.values())
         if result.update.shape != (dimension,):
             raise Rejected(f"training gave an update of shape {result.update.shape}, ({dimension},) expected")
@@ -214,14 +214,19 @@ class Worker:
         with self.infrastructure.telemetry.span("encrypt", round_id=task.round_id):
             session = session_of(terms, self.desk)
             encoded = session.encrypt(round_.session, result.update, self.desk.random.bytes)
-            sealed = sealing.seal(encoded.content, terms.aggregation_keys[0], sender.info)
+            contents = zip((encoded.content, *encoded.others), terms.aggregation_keys, strict=True)
+            uploads = [sealing.seal(content, key, sender.info) for content, key in contents]
         if encoded.clipped:
             log.info("coordinates clipped", round_id=task.round_id, share=encoded.clipped)
-        return encoded, [self._signed(chunk, sender) for chunk in chunks.split(sealed)]
+        return encoded, [
+            self._signed(chunk, sender, party)
+            for party, sealed in enumerate(uploads)
+            for chunk in chunks.split(sealed)
+        ]
 
-    def _signed(self, chunk: chunks.Chunk, context: sealing.UploadContext) -> UpdateSubmitted:
+    def _signed(self, chunk: chunks.Chunk, context: sealing.UploadContext, party: int) -> UpdateSubmitted:
         message = sealing.signing_message(context, chunk.index, chunk.count, chunk.sha256, chunk.payload)
-        return UpdateSubmitted(
+        update = UpdateSubmitted(
             client_id=context.client_id,
             job_id=context.job_id,
             round_id=context.round_id,
@@ -232,6 +237,7 @@ class Worker:
             payload=chunk.payload,
             signature=sealing.sign(self.desk.identity, message),
         )
+        return ShareSubmitted(**dict(update), party=party) if party else update
 
     async def _submit(
         self, round_: LocalRound, encoded: Encoded, upload: list[UpdateSubmitted], result: TrainingResult

@@ -1,10 +1,13 @@
 """What the service's handlers share: keys, ports, and the sessions in memory."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
+from services.secure_aggregation.parties.others import Others
 from services.secure_aggregation.pieces import Pieces
 from services.secure_aggregation.protocols import PROTOCOLS
 from services.secure_aggregation.protocols.base import Keys, Running
@@ -19,12 +22,19 @@ Key = tuple[str, ...]
 
 @dataclass
 class Gathered:
-    """What one session has received. `refused` may be uncommitted; `relaying`: one relay at a time."""
+    """What one session has received.
+
+    Attributes:
+        refused: who is not waited for any more; may be uncommitted.
+        relaying: one relay at a time.
+        talking: with the other parties, one conversation at a time.
+    """
 
     running: Running
     pieces: Pieces = field(default_factory=Pieces)
     refused: dict[str, str] = field(default_factory=dict)
     relaying: bool = False
+    talking: asyncio.Task[None] | None = None
 
 
 @dataclass
@@ -37,6 +47,7 @@ class Aggregation:
     telemetry: Telemetry
     rebuilt_at: datetime  # until then the broker may still be delivering held messages again
     gathered: dict[Key, Gathered] = field(default_factory=dict)
+    others: Others | None = None  # the parties 1 and 2, where there are any
     transact: Callable[[Work], Awaitable[None]] | None = None
     closed: set[Key] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -61,9 +72,24 @@ class Aggregation:
     def later(self, work: Work) -> None:
         """Do `work` in a transaction after the one in progress is over."""
         if self.transact is not None:
-            task = asyncio.ensure_future(self._quietly(work))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self.beside(self._quietly(work))
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do `work` outside any transaction; a stopping service cuts it short."""
+        task = asyncio.ensure_future(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    @asynccontextmanager
+    async def tasks_ended(self) -> AsyncIterator[None]:
+        """What is done beside transactions ends with the block."""
+        try:
+            yield
+        finally:
+            for task in self.tasks:
+                task.cancel()
+            await asyncio.gather(*self.tasks, return_exceptions=True)
 
     async def _quietly(self, work: Work) -> None:
         if self.transact is not None:

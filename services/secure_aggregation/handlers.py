@@ -1,15 +1,20 @@
 """What secure aggregation does about each event: what participants send goes to the session's protocol."""
 
 import asyncio
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import numpy as np
 
 from services.secure_aggregation import pieces
 from services.secure_aggregation.context import Aggregation, Gathered
-from services.secure_aggregation.opening import DEADLINE, on_holder_seen, on_session_requested
+from services.secure_aggregation.opening import (
+    DEADLINE,
+    deadline_of,
+    on_holder_seen,
+    on_session_requested,
+)
+from services.secure_aggregation.protocols import PROTOCOLS
 from services.secure_aggregation.protocols.base import UPLOAD, Failed, Message, Step, Summed
 from services.secure_aggregation.state import ABORTED, Relayed, RoundOver, Session
 from shared.core.secagg import sealing
@@ -29,8 +34,6 @@ from shared.events import (
 from shared.events.values import LeftOut
 from shared.ports import UnitOfWork
 from shared.service import Handlers
-
-MISSING = "no complete upload by the deadline"
 
 
 def held_under(session: Session) -> str:
@@ -184,7 +187,35 @@ async def _settle(session: Session, unit: UnitOfWork, context: Aggregation, *, w
         if step is None:
             break
         session = await _take_step(session, step, gathered, unit, context)
+    if session.open and gathered.talking is None and gathered.running.talk(session) is not None:
+        context.later(partial(_talk, session.key, context))
     return not session.open or (waited and session.stage != before)
+
+
+async def _talk(key: tuple[str, ...], context: Aggregation, unit: UnitOfWork) -> None:
+    """Begin what is to be settled with the other parties, now that the stage is committed."""
+    session, gathered = await unit.load(Session, *key), context.gathered.get(key)
+    if not session.open or gathered is None or gathered.talking is not None or context.others is None:
+        return
+    talk = gathered.running.talk(session)
+    if talk is not None:
+        gathered.talking = context.beside(_converse(talk(context.others.links), session, gathered, context))
+
+
+async def _converse(
+    talk: Awaitable[None], session: Session, gathered: Gathered, context: Aggregation
+) -> None:
+    try:
+        await talk
+    finally:
+        gathered.talking = None
+    context.later(partial(_settle_again, session.key, context))
+
+
+async def _settle_again(key: tuple[str, ...], context: Aggregation, unit: UnitOfWork) -> None:
+    session = await unit.load(Session, *key)
+    _check_open(session)
+    await _settle(session, unit, context)
 
 
 async def _take_step(
@@ -195,9 +226,9 @@ async def _take_step(
     session = session.replace(stage=step.stage, decided={**session.decided, left: step.decided})
     match step.outcome:
         case None:
-            stage_s = gathered.running.terms.plan.stage_s
             await unit.save(session)
-            await unit.schedule(DEADLINE, session.key, unit.now + timedelta(seconds=stage_s))
+            until = deadline_of(session, gathered.running.terms.plan, unit.now)
+            await unit.schedule(DEADLINE, session.key, until)
         case Summed() as summed:
             await _publish_sum(session, summed, gathered, unit, context)
             await _close(session, unit, context)
@@ -238,9 +269,9 @@ async def _publish_sum(
 
 def _left_out(session: Session, gathered: Gathered, members: tuple[str, ...]) -> tuple[LeftOut, ...]:
     """Members without influence on the sum, ordered by name, each with the reason."""
-    reasons = {**session.out, **gathered.refused}
+    reasons = {**session.out, **gathered.refused, **gathered.running.faults}
     return tuple(
-        LeftOut(client_id=client, reason=reasons.get(client, MISSING)[:2000])
+        LeftOut(client_id=client, reason=(reasons.get(client) or gathered.running.why_missing(client))[:2000])
         for client in sorted(gathered.running.terms.members)
         if client not in members
     )
@@ -266,6 +297,19 @@ async def _close(session: Session, unit: UnitOfWork, context: Aggregation) -> No
     await unit.unschedule(DEADLINE, session.key)
     unit.release(held_under(session))
     context.close(session)
+    if PROTOCOLS[session.protocol].several:
+        context.later(partial(_take_leave, session.key, context))
+
+
+async def _take_leave(key: tuple[str, ...], context: Aggregation, unit: UnitOfWork) -> None:
+    """Tell the other parties that the session is over, now that its end is committed."""
+    session = await unit.load(Session, *key)
+    if session.open or context.others is None:
+        return
+    gathered = await context.of(session)
+    if gathered.talking is not None:
+        gathered.talking.cancel()
+    context.beside(gathered.running.farewell(context.others.links))
 
 
 HANDLERS: Handlers[Aggregation] = {

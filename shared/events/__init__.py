@@ -9,6 +9,7 @@ from shared.events.client import (
     ClientReady,
     ClientSeen,
     HolderSeen,
+    ShareSubmitted,
     StageAnswered,
     UpdateSubmitted,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "RoundStarted",
     "SessionOpened",
     "SessionRequested",
+    "ShareSubmitted",
     "StageAnswered",
     "StageBegun",
     "UpdateAggregated",

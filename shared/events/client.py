@@ -62,6 +62,29 @@ class UpdateSubmitted(Event, type="update.submitted.v1", channel=Channel.UP):
     signature: Signature  # over everything above; see shared/core/secagg/sealing.py
 
 
+class ShareSubmitted(UpdateSubmitted, type="share.submitted.v1", channel=Channel.UP):
+    """A chunk of what a client sends party 1 or 2 of `mpc3`, sealed to it; party 0 gets UpdateSubmitted.
+
+    The signature does not name the party: an upload that is sent to another one opens for nobody there.
+    """
+
+    party: Annotated[int, Field(ge=1, le=2)]
+
+    def routing_key(self) -> str:
+        """As `Event`; each party's queue takes its own."""
+        return f"{super().routing_key()}.p{self.party}"
+
+    @classmethod
+    def binding(cls, client_id: str = "*") -> str:
+        """As `Event`, for either party."""
+        return f"{super().binding(client_id)}.*"
+
+    @classmethod
+    def binding_of(cls, party: int) -> str:
+        """The topic pattern of what all clients send one party."""
+        return f"{super().binding()}.p{party}"
+
+
 class StageAnswered(Event, type="stage.answered.v1", channel=Channel.UP):
     """What a participant of a session, client or key holder, says in one stage of the protocol."""
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from shared.core.secagg import sealing
 from shared.core.secagg.encoding import Encoding
+from shared.core.secagg.mpc3.terms import Terms as Mpc3Terms
 from shared.core.secagg.oneshot.packed_shamir import scheme_for
 from shared.core.secagg.oneshot.terms import Terms as OneshotTerms
 from shared.errors import Rejected
@@ -39,6 +40,7 @@ class SessionTerms(Value):
         server_key: Ed25519, signs survivor sets.
         public_seed: 32 random bytes, new for each session.
         committee: the key holders, in order; for oneshot.
+        party_keys: Ed25519 of the parties 0, 1 and 2, the first is `server_key`; for mpc3.
     """
 
     job_id: JobId
@@ -52,6 +54,7 @@ class SessionTerms(Value):
     server_key: bytes
     public_seed: bytes
     committee: tuple[HolderKey, ...] = ()
+    party_keys: tuple[bytes, ...] = ()
 
     def to_bytes(self) -> bytes:
         """msgpack, members in the order of their names."""
@@ -131,5 +134,24 @@ def oneshot_terms(terms: SessionTerms) -> OneshotTerms:
         public_seed=terms.digest,
         dimension=encoding_of(terms).length,
         scheme=scheme_for(len(terms.committee)),
+        fewest_survivors=terms.plan.fewest,
+    )
+
+
+def mpc3_terms(terms: SessionTerms) -> Mpc3Terms:
+    """As protocol `mpc3` takes them for a plain sum: its group is named with the digest of these terms.
+
+    Raises: Refused for a combination that cannot work.
+    """
+    return Mpc3Terms(
+        job_id=terms.job_id,
+        round_id=terms.round_id,
+        group_id=f"{terms.group_id}/{terms.digest.hex()}",
+        cohort=terms.verify_keys,
+        party_keys=terms.party_keys,
+        seal_keys=terms.aggregation_keys,
+        dimension=encoding_of(terms).length,
+        sketch_size=0,
+        gram_opener=0,
         fewest_survivors=terms.plan.fewest,
     )

@@ -92,6 +92,9 @@ EXAMPLES = (
     events.UpdateSubmitted(
         **ALICE, **IN_GROUP, index=0, count=1, upload_sha256=DIGEST, payload=b"sealed", signature=b"s" * 64
     ),
+    events.ShareSubmitted(
+        **ALICE, **IN_GROUP, index=0, count=1, upload_sha256=DIGEST, payload=b"sealed", signature=b"s" * 64, party=2
+    ),
     events.BudgetSpent(**ALICE, **IN_ROUND, reservation_id="r-1", steps=3),
 )  # fmt: skip
 BY_TYPE = {example.type_name: example for example in EXAMPLES}

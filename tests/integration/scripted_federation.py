@@ -211,15 +211,23 @@ class Federation:
 
 @asynccontextmanager
 async def federation(
-    folder, names, *, bus_url="memory://", wrap=lambda bus: bus, settings=None, accountant=None, **options
+    folder,
+    names,
+    *,
+    bus_url="memory://",
+    wrap=lambda bus: bus,
+    settings=None,
+    accountant=None,
+    services=None,
+    **options,
 ):
-    """Everything but the gateway, on one bus, with SQLite in `folder`."""
+    """Everything but the gateway, on one bus, with SQLite in `folder`; `services` replace or add to its own."""
     async with AsyncExitStack() as stack:
         endpoints = Endpoints(home=folder, bus=bus_url, telemetry="off")
         folder.mkdir(parents=True, exist_ok=True)
         bus = await open_bus(endpoints)
         stack.push_async_callback(bus.close)
-        cache, services, running = MemoryCache(), {}, {}
+        cache, more, services, running = MemoryCache(), services or {}, {}, {}
         settings = settings or CoordinatorSettings(look_again_s=0.2)
         plan = {
             "coordinator": lambda i: build_coordinator(i, settings),
@@ -228,6 +236,7 @@ async def federation(
                 i, SecureAggregationSettings(key_file=folder / "key", rebuild_s=0)
             ),
             "robust_aggregator": lambda i: build_robust(i, RobustAggregatorSettings()),
+            **more,
         }
 
         async def start(name):

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from services.client.sessions.base import ClientSession
+from services.client.sessions.mpc3 import Shared
 from services.client.sessions.none import Opened
 from services.client.sessions.oneshot import Encrypted
 
-PROTOCOLS: Mapping[str, type[ClientSession]] = {"none": Opened, "oneshot": Encrypted}
+PROTOCOLS: Mapping[str, type[ClientSession]] = {"none": Opened, "oneshot": Encrypted, "mpc3": Shared}

@@ -35,11 +35,13 @@ class Encoded:
         content: for the service, before it is sealed.
         state: as in `Position`, from here on.
         clipped: the share of coordinates that were beyond the bound.
+        others: for further parties of the service, in their order, each before it is sealed.
     """
 
     content: bytes
     state: bytes = b""
     clipped: float = 0.0
+    others: tuple[bytes, ...] = ()
 
 
 class ClientSession(ABC):

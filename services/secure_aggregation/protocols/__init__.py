@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from services.secure_aggregation.protocols.base import Running
+from services.secure_aggregation.protocols.mpc3 import Shared
 from services.secure_aggregation.protocols.none import Opened
 from services.secure_aggregation.protocols.oneshot import Encrypted
 
-PROTOCOLS: Mapping[str, type[Running]] = {"none": Opened, "oneshot": Encrypted}
+PROTOCOLS: Mapping[str, type[Running]] = {"none": Opened, "oneshot": Encrypted, "mpc3": Shared}

@@ -1,7 +1,7 @@
 """What the service asks of a protocol: one session in memory, fed with what participants send."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,12 +9,14 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from services.secure_aggregation.parties.link import Links
 from services.secure_aggregation.state import Session
 from shared.core.secagg.sealing import SealingKey
 from shared.errors import Rejected
 from shared.sessions.terms import SessionTerms
 
 UPLOAD = "upload"
+MISSING = "no complete upload by the deadline"
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,16 @@ class Running(ABC):
 
     Attributes:
         uploads: clients whose update is taken in.
+        faults: why clients whose update was taken in have no influence on the sum after all.
     """
 
     first_stage: ClassVar[str] = UPLOAD
+    several: ClassVar[bool] = False  # parties of the service that take part
 
     def __init__(self, terms: SessionTerms, keys: Keys) -> None:
         self.terms, self.keys = terms, keys
         self.uploads: set[str] = set()
+        self.faults: Mapping[str, str] = {}
 
     @property
     @abstractmethod
@@ -121,11 +126,23 @@ class Running(ABC):
         """What participants can be told before the uploads are complete; None when there is nothing."""
         return None
 
+    def talk(self, session: Session) -> Callable[[Links], Awaitable[None]] | None:
+        """What to settle with the other parties now, outside any transaction; `step` goes on from it."""
+        return None
+
+    async def farewell(self, links: Links) -> None:
+        """Tell the other parties that the session is over."""
+        return
+
     def enough(self, session: Session, *, waited: bool) -> bool | None:
         """Whether the upload stage ends with enough updates; None while there is somebody to wait for."""
         if not waited and not self.uploads | session.out.keys() >= self.terms.members.keys():
             return None
         return len(self.uploads) >= self.terms.plan.fewest
+
+    def why_missing(self, client: str) -> str:
+        """What did not come from a client that is left out without having said or done anything wrong."""
+        return MISSING
 
     def too_few(self) -> Failed:
         """The upload stage ended with too few."""

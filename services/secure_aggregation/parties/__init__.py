@@ -1,0 +1,1 @@
+"""The three parties of protocol `mpc3`: each a process of this service, and what they say to each other."""

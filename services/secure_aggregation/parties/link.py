@@ -1,0 +1,144 @@
+"""Requests from party to party: TLS 1.3, both certificates of one authority and with the party's name.
+
+A frame is 4 bytes of length, big-endian, and msgpack. A request is answered on its own connection; whoever
+asks may ask again, so requests are idempotent.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import structlog
+
+from services.secure_aggregation.parties.certificates import Identity, name_of
+from shared.core.secagg.mpc3.terms import PARTIES
+from shared.errors import FedloraError, Rejected, Stale, Unavailable
+from shared.events.base import pack, unpack
+
+LENGTH_BYTES, MOST_FRAME_BYTES = 4, 2**30
+CONNECT_S, ANSWER_S = 5.0, 30.0
+_ERRORS: Mapping[str, type[FedloraError]] = {"stale": Stale, "unavailable": Unavailable}
+Serve = Callable[[int, str, Any], Awaitable[Any]]
+log = structlog.get_logger()
+
+
+class Links:
+    """To the other parties, under one party's identity.
+
+    Args:
+        identity: files of certificate, key and authority.
+        addresses: host and port of each party that can be asked.
+    """
+
+    def __init__(self, identity: Identity, addresses: Mapping[int, tuple[str, int]]) -> None:
+        self._context = _context(identity, ssl.PROTOCOL_TLS_CLIENT)
+        self._addresses = dict(addresses)
+
+    async def ask(self, party: int, kind: str, body: Any = None, wait_s: float = 0.0) -> Any:  # noqa: ANN401 - msgpack
+        """Send one request and return its answer; `wait_s` is how long the other may let it wait.
+
+        Raises: Unavailable when the party is away, is not the one that its name says, or asks to be asked
+            again; Rejected or Stale as it answers.
+        """
+        if party not in self._addresses:
+            raise Rejected(f"no address of party {party} is set")
+        host, port = self._addresses[party]
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                reader, writer = await asyncio.open_connection(
+                    host, port, ssl=self._context, server_hostname=name_of(party)
+                )
+        except (OSError, TimeoutError) as error:
+            raise Unavailable(f"party {party} is away: {_plain(error)}") from None
+        try:
+            async with asyncio.timeout(ANSWER_S + wait_s):
+                await _send(writer, [kind, body])
+                outcome, content = await _receive(reader)
+        except (OSError, TimeoutError, EOFError, ValueError, TypeError) as error:
+            raise Unavailable(f"party {party} gave no answer: {_plain(error)}") from None
+        finally:
+            writer.close()
+            with suppress(OSError, TimeoutError):
+                await writer.wait_closed()
+        if outcome != "ok":
+            raise _ERRORS.get(outcome, Rejected)(f"party {party}: {content}")
+        return content
+
+
+@asynccontextmanager
+async def serving(
+    index: int, identity: Identity, listening: socket.socket, serve: Serve
+) -> AsyncIterator[None]:
+    """Answer the other parties while the block runs: `serve(party, kind, body)` by an answer or an error."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            sender = _sender(writer, index)
+            if sender is None:
+                log.warning("a stranger asked", party=index)
+                return
+            kind, body = await _receive(reader)
+            await _send(writer, await _answered(serve, sender, str(kind), body))
+        except (OSError, EOFError, ValueError, TypeError, Rejected) as error:
+            log.info("a request was cut short", party=index, reason=_plain(error))
+        finally:
+            writer.close()
+
+    context = _context(identity, ssl.PROTOCOL_TLS_SERVER)
+    server = await asyncio.start_server(connected, sock=listening, ssl=context)
+    try:
+        yield
+    finally:
+        server.close()
+
+
+async def _answered(serve: Serve, sender: int, kind: str, body: Any) -> list[Any]:  # noqa: ANN401 - msgpack
+    try:
+        return ["ok", await serve(sender, kind, body)]
+    except Stale as error:
+        return ["stale", str(error)]
+    except Unavailable as error:
+        return ["unavailable", str(error)]
+    except FedloraError as error:
+        return ["rejected", str(error)]
+    except Exception as error:
+        log.exception("request failed", sender=sender, kind=kind)
+        return ["unavailable", f"it failed: {type(error).__name__}"]
+
+
+def _context(identity: Identity, protocol: "ssl._SSLMethod") -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cafile=identity.authority)
+    context.load_cert_chain(identity.certificate, identity.key)
+    return context
+
+
+def _sender(writer: asyncio.StreamWriter, index: int) -> int | None:
+    """Which other party the certificate names, if one."""
+    certificate = writer.get_extra_info("peercert") or {}
+    names = {name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS"}
+    found = [party for party in range(PARTIES) if party != index and names == {name_of(party)}]
+    return found[0] if found else None
+
+
+async def _send(writer: asyncio.StreamWriter, value: Any) -> None:  # noqa: ANN401 - msgpack
+    content = pack(value)
+    writer.write(len(content).to_bytes(LENGTH_BYTES, "big"))
+    writer.write(content)
+    await writer.drain()
+
+
+async def _receive(reader: asyncio.StreamReader) -> Any:  # noqa: ANN401 - msgpack
+    size = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
+    if size > MOST_FRAME_BYTES:
+        raise ValueError(f"a frame of {size} bytes")
+    return unpack(await reader.readexactly(size))
+
+
+def _plain(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,175 @@
+"""Jobs whose updates are shared among three parties: real workers, real links, only the training scripted."""
+
+import asyncio
+import socket
+import threading
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+
+import numpy as np
+import pytest
+
+from services.client.sessions import mpc3
+from services.secure_aggregation.__main__ import build
+from services.secure_aggregation.parties.certificates import make_identities
+from services.secure_aggregation.parties.link import Links
+from services.secure_aggregation.settings import SecureAggregationSettings
+from shared.errors import Rejected, Unavailable
+from shared.events import JobEnded, RoundAborted, RoundCompleted
+from tests.integration.worker_federation import adapter_of, job, known_mean, worker_federation
+
+NAMES = ("alice", "bob", "gamma")
+SERVICES = ("secure_aggregation", "secure_aggregation_1", "secure_aggregation_2")
+NOW = datetime.now(UTC)
+STEP = 1e-4  # what 16 bits keep of a coordinate of this job, and more
+
+
+def free_ports():
+    bound = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    ports = [each.getsockname()[1] for each in bound]
+    for each in bound:
+        each.close()
+    return ports
+
+
+def settings_of(folder):
+    identities = make_identities(folder / "tls", NOW, ("party-0", "party-1", "party-2", "visitor"))[:3]
+    ports = free_ports()
+    addresses = {f"party_{party}_address": f"127.0.0.1:{ports[party - 1]}" for party in (1, 2)}
+    return [
+        SecureAggregationSettings(
+            key_file=folder / f"key-{party}",
+            rebuild_s=0,
+            party=party,
+            party_listen=f"127.0.0.1:{ports[party - 1]}",
+            party_certificate=identity.certificate,
+            party_key=identity.key,
+            party_ca=identity.authority,
+            **addresses,
+        )
+        for party, identity in enumerate(identities)
+    ]
+
+
+@asynccontextmanager
+async def three_parties(folder, *, away=(), **options):
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(folder)
+    services = {
+        name: partial(build, settings=one)
+        for name, one in zip(SERVICES, settings, strict=True)
+        if one.party not in away
+    }
+    async with worker_federation(folder, NAMES, services=services, **options) as (fed, workers):
+        yield fed, workers, settings
+
+
+async def until(holds):
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.01)
+
+
+async def test_two_rounds_move_the_adapter_by_the_mean_of_all_updates(tmp_path):
+    async with three_parties(tmp_path) as (fed, _, _):
+        await fed.submit(job("mpc3"))
+        (ended,) = await fed.until(JobEnded)
+        assert ended.outcome == "completed", ended.reason
+        final = await adapter_of(fed, ended)
+        await until(lambda: not any(fed.services[name].context.places for name in SERVICES[1:]))
+    assert np.abs(final - known_mean(NAMES, 1, 300) - known_mean(NAMES, 2, 300)).max() < STEP
+    assert [each.contributors for each in fed.of(RoundCompleted)] == [NAMES] * 2
+
+
+async def test_no_party_alone_is_sent_what_opens_an_update(tmp_path, monkeypatch):
+    sent = []
+    encrypt = mpc3.Shared.encrypt
+
+    def remembered(self, state, update, random_bytes):
+        encoded = encrypt(self, state, update, random_bytes)
+        sent.append((encoded.content, *encoded.others))
+        return encoded
+
+    monkeypatch.setattr(mpc3.Shared, "encrypt", remembered)
+    async with three_parties(tmp_path) as (fed, _, _):
+        await fed.submit(job("mpc3", rounds={"count": 1}))
+        await fed.until(JobEnded)
+    assert len(sent) == 3
+    for payloads in sent:  # party 0 holds two seeds; the others one seed and one share in 8 bytes a value
+        assert len(payloads[0]) < 300
+        assert min(len(payload) for payload in payloads[1:]) > 8 * 300
+
+
+async def test_a_client_whose_shares_do_not_fit_is_left_out_and_named(tmp_path, monkeypatch):
+    encrypt = mpc3.Shared.encrypt
+
+    def lying(self, state, update, random_bytes):
+        encoded = encrypt(self, state, update, random_bytes)
+        if self.client_id == "gamma":
+            first, second = encoded.others
+            encoded = mpc3.Encoded(encoded.content, others=(first, second[:-1] + bytes([second[-1] ^ 1])))
+        return encoded
+
+    monkeypatch.setattr(mpc3.Shared, "encrypt", lying)
+    async with three_parties(tmp_path) as (fed, _, _):
+        await fed.submit(job("mpc3", rounds={"count": 1}))
+        (ended,) = await fed.until(JobEnded)
+        assert ended.outcome == "completed", ended.reason
+        final = await adapter_of(fed, ended)
+    (completed,) = fed.of(RoundCompleted)
+    assert completed.contributors == ("alice", "bob")
+    ((name, reason),) = [(each.client_id, each.reason) for each in completed.left_out]
+    assert name == "gamma"
+    assert "party 2" in reason
+    assert "not the one that it signed" in reason
+    assert np.abs(final - known_mean(("alice", "bob"), 1, 300)).max() < STEP
+
+
+@pytest.mark.parametrize("party", [0, 1, 2])
+async def test_a_party_that_restarts_while_uploads_are_held_still_opens_the_sum(tmp_path, party):
+    gate = threading.Event()
+    async with three_parties(tmp_path) as (fed, workers, _):
+        workers.trainers["gamma"].gate = gate
+        await fed.submit(job("mpc3", rounds={"count": 1}))
+        parties = [fed.services[name].context for name in SERVICES[1:]]
+        await until(lambda: all(len(clients_at(each)) == 2 for each in parties))
+        await fed.restart(SERVICES[party])
+        gate.set()
+        (ended,) = await fed.until(JobEnded)
+        assert ended.outcome == "completed", ended.reason
+        final = await adapter_of(fed, ended)
+    assert np.abs(final - known_mean(NAMES, 1, 300)).max() < STEP
+    assert fed.of(RoundCompleted)[0].contributors == NAMES
+
+
+def clients_at(custody):
+    return [client for place in custody.places.values() for client in place.side.clients]
+
+
+async def test_a_round_without_one_party_fails_at_its_deadline_with_the_reason(tmp_path):
+    async with three_parties(tmp_path, away=(2,)) as (fed, _, _):
+        await fed.submit(job("mpc3", rounds={"count": 1, "deadline_s": 1.0, "retries": 0}))
+        (ended,) = await fed.until(JobEnded)
+        (aborted,) = await fed.until(RoundAborted)
+    assert ended.outcome == "failed"
+    assert "party 2 is away" in aborted.reason
+
+
+async def test_the_link_answers_nobody_but_the_other_two_parties(tmp_path):
+    async with three_parties(tmp_path) as (_, _, settings):
+        address = {1: ("127.0.0.1", int(settings[1].party_listen.rpartition(":")[2]))}
+        own = settings[0].identity()
+        assert len(await Links(own, address).ask(1, "keys")) == 2
+        with pytest.raises(Rejected, match="no request"):
+            await Links(settings[2].identity(), address).ask(1, "over", {"session": []})
+        files = {"certificate": tmp_path / "tls" / "visitor.pem", "key": tmp_path / "tls" / "visitor.key"}
+        with pytest.raises(Unavailable, match="gave no answer"):  # of the same authority, no party's name
+            await Links(own._replace(**files), address).ask(1, "keys")
+        with pytest.raises(Unavailable, match="mismatch"):  # who answers is party 1, not party 2
+            await Links(own, {2: address[1]}).ask(2, "keys")
+        with pytest.raises(Unavailable):  # its own name, but a certificate of another authority
+            await Links(make_identities(tmp_path / "elsewhere", NOW)[0], address).ask(1, "keys")
+        stranger = make_identities(tmp_path / "stranger", NOW, ("party-9",))[0]
+        with pytest.raises(Unavailable):
+            await Links(stranger._replace(authority=own.authority), address).ask(1, "keys")
