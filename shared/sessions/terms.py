@@ -1,7 +1,7 @@
 """A session's terms: one public document, kept as a blob, whose hash binds every message of the session."""
 
 import hashlib
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Self
 
 from pydantic import ValidationError
@@ -11,10 +11,13 @@ from shared.core.secagg.encoding import Encoding
 from shared.core.secagg.mpc3.terms import Terms as Mpc3Terms
 from shared.core.secagg.oneshot.packed_shamir import scheme_for
 from shared.core.secagg.oneshot.terms import Terms as OneshotTerms
+from shared.core.secagg.pairwise import graph
+from shared.core.secagg.pairwise.terms import Terms as SecaggTerms
 from shared.errors import Rejected
 from shared.events.base import pack, unpack
 from shared.events.ids import ClientId, GroupId, JobId, RoundId
 from shared.events.values import BlobRef, Member, SessionPlan, Value
+from shared.job.plan import SECAGG_COLLUDING, SECAGG_LOST
 
 DOMAIN = b"fedlora/session-terms/v1"
 ROTATION_DOMAIN = b"fedlora/session-rotation/v1"
@@ -155,3 +158,24 @@ def mpc3_terms(terms: SessionTerms) -> Mpc3Terms:
         gram_opener=0,
         fewest_survivors=terms.plan.fewest,
     )
+
+
+def secagg_terms(terms: SessionTerms) -> SecaggTerms:
+    """As protocol `secagg` takes them; who is whose neighbour follows from the cohort, for every party alike.
+
+    Raises: Refused for a cohort that no graph suits.
+    """
+    return SecaggTerms(
+        job_id=terms.job_id,
+        round_id=terms.round_id,
+        group_id=terms.group_id,
+        cohort=terms.verify_keys,
+        public_seed=terms.digest,
+        dimension=encoding_of(terms).length,
+        plan=_graph_of(len(terms.members)),
+    )
+
+
+@lru_cache(maxsize=64)
+def _graph_of(clients: int) -> graph.Plan:
+    return graph.plan(clients, SECAGG_LOST, SECAGG_COLLUDING)

@@ -6,5 +6,11 @@ from services.client.sessions.base import ClientSession
 from services.client.sessions.mpc3 import Shared
 from services.client.sessions.none import Opened
 from services.client.sessions.oneshot import Encrypted
+from services.client.sessions.secagg import Masked
 
-PROTOCOLS: Mapping[str, type[ClientSession]] = {"none": Opened, "oneshot": Encrypted, "mpc3": Shared}
+PROTOCOLS: Mapping[str, type[ClientSession]] = {
+    "none": Opened,
+    "oneshot": Encrypted,
+    "secagg": Masked,
+    "mpc3": Shared,
+}

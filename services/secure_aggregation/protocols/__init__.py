@@ -6,5 +6,11 @@ from services.secure_aggregation.protocols.base import Running
 from services.secure_aggregation.protocols.mpc3 import Shared
 from services.secure_aggregation.protocols.none import Opened
 from services.secure_aggregation.protocols.oneshot import Encrypted
+from services.secure_aggregation.protocols.secagg import Masked
 
-PROTOCOLS: Mapping[str, type[Running]] = {"none": Opened, "oneshot": Encrypted, "mpc3": Shared}
+PROTOCOLS: Mapping[str, type[Running]] = {
+    "none": Opened,
+    "oneshot": Encrypted,
+    "secagg": Masked,
+    "mpc3": Shared,
+}

@@ -6,7 +6,17 @@ from typing import TypeVar
 from shared.core.secagg.pairwise import client, messages, shamir
 from shared.core.secagg.pairwise.client import Member, Phase
 from shared.core.secagg.pairwise.keys import KEY_BYTES, SEALED_BYTES, HeldShares, Secrets
-from shared.core.secagg.pairwise.layout import Bytes, Name, Names, Reader, Record, Table, Vector
+from shared.core.secagg.pairwise.layout import (
+    NAME_BYTES,
+    WORD_BYTES,
+    Bytes,
+    Name,
+    Names,
+    Reader,
+    Record,
+    Table,
+    Vector,
+)
 from shared.core.secagg.pairwise.terms import Terms
 from shared.errors import Rejected
 
@@ -56,6 +66,11 @@ def from_bytes(kind: type[M], content: bytes, terms: Terms) -> M:
     if not isinstance(value, kind):
         raise Rejected(f"a {type(value).__name__}, where a {kind.__name__} is expected")
     return value
+
+
+def masked_input_bytes(terms: Terms) -> int:
+    """How long a masked vector's message is."""
+    return 1 + len(terms.digest) + NAME_BYTES + WORD_BYTES * terms.dimension + _SIGNATURE.size
 
 
 def phase_to_bytes(phase: Phase) -> bytes:
