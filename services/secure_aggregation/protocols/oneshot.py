@@ -153,13 +153,10 @@ class Encrypted(Running):
                 continue
             try:
                 answer = answer_from_bytes(self._answers[name], blocks)
-                accepted = server.accept(self._core, answer)
+                if answer.holder != index:
+                    raise Rejected(f"key holder {name} answers in another's place")
+                self._core = server.accept(self._core, answer)
             except Rejected:
-                wrong.append(name)
-                continue
-            if answer.holder == index:
-                self._core = accepted
-            else:
                 wrong.append(name)
         return wrong
 
