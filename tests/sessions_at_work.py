@@ -47,9 +47,12 @@ def member(name, job="job"):
 
 def requested(names, protocol, dimension, round_id="job-r1", **plan):
     fields = {"protocol": protocol, "bits": 16, "bound": 8.0, "rotate": False, "fewest": 2, **plan}
+    members = {name: member(name) for name in names}
+    for name in names[fields.get("holders", 64) :]:  # who has no seat sends no key for one
+        members[name] = Member(verify_key=members[name].verify_key)
     return SessionRequested(
         job_id="job", round_id=round_id, group_id=f"{round_id}-g1", layout_sha256="0" * 64,
-        members={name: member(name) for name in names}, dimension=dimension,
+        members=members, dimension=dimension,
         plan=SessionPlan(**fields), deadline=DEADLINE,
     )  # fmt: skip
 
