@@ -12,6 +12,7 @@ from services.client.sessions.base import Encoded
 from services.client.sessions.oneshot import Encrypted
 from shared.core.secagg.encoding import Encoding, predicted_error
 from shared.core.secagg.oneshot import encoding as oneshot_encoding
+from shared.errors import Unavailable
 from shared.events import GroupFailed, GroupSummed, JobEnded, RoundAborted, RoundCompleted
 from shared.events.values import SessionPlan
 from shared.sessions import uploads
@@ -32,7 +33,7 @@ async def at_work(folder, names=FIVE, failing=(), silent=()):
             workers.trainers[name].fails = True
         for name in silent:
             workers.trainers[name].gate = threading.Event()
-        fed.workers = workers.services
+        fed.workers, fed.hands = workers.services, workers
         yield fed
 
 
@@ -182,6 +183,35 @@ async def test_garbage_to_a_holder_that_can_be_done_without_costs_nothing(tmp_pa
         await fed.submit(encrypted(5))
         assert (await ended(fed)).outcome == "completed"
         await assert_means(fed, FIVE)
+
+
+class Postponing(Mute):
+    """A key holder that keeps shares, and puts the survivor set off."""
+
+    def __init__(self, keeper):
+        super().__init__()
+        self.keeper = keeper
+
+    async def on_stage_begun(self, event, unit):
+        if event.stage == RELEASE:
+            self.asked.set()
+            raise Unavailable("scripted")
+        await self.keeper.on_stage_begun(event, unit)
+
+
+async def test_a_key_holder_restarted_with_the_shares_answers_for_them(tmp_path):
+    async with at_work(tmp_path, FIVE[:2]) as fed:  # of two, none may be lost
+        holder = Postponing(fed.workers["beta"].context.keeper)
+        fed.workers["beta"].context.keeper = holder
+        await fed.submit(encrypted(2, rounds={"count": 1}))
+        async with asyncio.timeout(30):
+            await holder.asked.wait()
+        await fed.hands.stop("beta")
+        await fed.hands.start("beta")
+        end = await ended(fed)
+        assert end.outcome == "completed", end.reason
+        await assert_means(fed, FIVE[:2], 1)
+        assert not fed.of(GroupFailed)
 
 
 class Gated:
