@@ -1,0 +1,235 @@
+"""Party 1 of mpc3 on its database: what it says again after a restart, and what it never says."""
+
+import hashlib
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from services.client.sessions import PROTOCOLS
+from services.secure_aggregation.parties.context import Custody, public_keys
+from services.secure_aggregation.parties.handlers import on_share_submitted
+from services.secure_aggregation.parties.requests import serve
+from services.secure_aggregation.parties.side import Side
+from services.secure_aggregation.protocols.base import Keys
+from shared.adapters.database import open_units
+from shared.core.secagg import chunks, sealing
+from shared.core.secagg.sealing import SealingKey
+from shared.errors import Rejected, Stale, Unavailable
+from shared.events import ShareSubmitted
+from shared.events.base import Envelope
+from shared.sessions.terms import SessionTerms, mpc3_terms
+from tests.sessions_at_work import DEADLINE, START, identity_of, requested
+
+NAMES = ("alice", "bob", "carol")
+D = 40
+
+
+class StandingClock:
+    def now(self):
+        return START
+
+
+def keys_of(party):
+    seed = hashlib.shake_256(f"party {party}".encode()).digest(96)
+    return Keys(SealingKey.from_bytes(seed), identity_of(f"party {party}"))
+
+
+def terms_of(**changes):
+    request = requested(NAMES, "mpc3", D)
+    fields = {name: getattr(request, name) for name in ("job_id", "round_id", "group_id", "plan", "members")}
+    keys = [public_keys(keys_of(party)) for party in range(3)]
+    return SessionTerms(
+        **fields | {
+            "dimension": D, "layout_sha256": request.layout_sha256, "public_seed": b"\x05" * 32,
+            "aggregation_keys": tuple(sealing_key for _, sealing_key in keys),
+            "server_key": keys[0][0], "party_keys": tuple(verify for verify, _ in keys),
+        } | changes
+    )  # fmt: skip
+
+
+TERMS = terms_of()
+KEY = (TERMS.job_id, TERMS.round_id, TERMS.group_id)
+
+
+@dataclass
+class Third:
+    """Party 2, of which only its answers are there."""
+
+    side: Side = field(default_factory=lambda: Side(mpc3_terms(TERMS), 2, keys_of(2).signing))
+    verify: bytes = public_keys(keys_of(2))[0]
+
+    async def ask(self, party, kind, body=None, wait_s=0.0):
+        return [self.verify, keys_of(2).sealing.public] if kind == "keys" else self.side.close()
+
+
+def counter(name):
+    state = {"drawn": 0}
+
+    def draw(count):
+        state["drawn"] += 1
+        return hashlib.shake_256(f"{name} {state['drawn']}".encode()).digest(count)
+
+    return draw
+
+
+def payloads_of(name):
+    update = np.full(D, 0.25, np.float32)
+    session = PROTOCOLS["mpc3"](TERMS, name, identity_of(name))
+    encoded = session.encrypt(b"", update, counter(name))
+    return (encoded.content, *encoded.others)
+
+
+@dataclass
+class Party1:
+    units: object
+    custody: Custody
+
+    async def take(self, name, content=None):
+        sealed = sealing.seal(
+            content or payloads_of(name)[1], keys_of(1).sealing.public, TERMS.sender(name).info
+        )
+        (chunk,) = chunks.split(sealed)
+        sender = TERMS.sender(name)
+        message = sealing.signing_message(sender, chunk.index, chunk.count, chunk.sha256, chunk.payload)
+        event = ShareSubmitted(
+            **vars(sender), index=0, count=1, upload_sha256=chunk.sha256, payload=chunk.payload,
+            signature=sealing.sign(identity_of(name), message), party=1,
+        )  # fmt: skip
+        async with self.units.begin(Envelope.wrap(event)) as unit:
+            await on_share_submitted(event, unit, self.custody)
+
+    async def ask(self, kind, sender=0, **body):
+        return await serve(self.custody, sender, kind, {"session": list(KEY), **body})
+
+    async def open(self, terms=TERMS):
+        await self.ask("open", terms=terms.to_bytes(), deadline=DEADLINE)
+
+
+@asynccontextmanager
+async def party_1(folder, third):
+    """As a process that starts: nothing in memory, its rows in `folder`."""
+    units = await open_units(f"sqlite:///{folder}/party.sqlite", "party-1", StandingClock(), lambda: "")
+    custody = Custody(1, keys_of(1), third)
+
+    async def transact(work):
+        async with units.begin() as unit:
+            await work(unit)
+
+    custody.transact = transact
+    try:
+        yield Party1(units, custody)
+    finally:
+        await units.close()
+
+
+def full_sides():
+    first, third = Side(mpc3_terms(TERMS), 0, keys_of(0).signing), Third()
+    for name in NAMES:
+        payloads = payloads_of(name)
+        first.take(name, payloads[0])
+        third.side.take(name, payloads[2])
+    return first, third
+
+
+async def agreed(party, first):
+    return await party.ask("agree", holdings=first.close())
+
+
+async def test_after_a_restart_it_signs_the_same_once_its_uploads_are_back(tmp_path):
+    first, third = full_sides()
+    async with party_1(tmp_path, third) as party:
+        await party.open()
+        for name in NAMES:
+            await party.take(name)
+        before = await party.ask("close", clients=list(NAMES), wait_s=0)
+        signature = await agreed(party, first)
+    async with party_1(tmp_path, third) as party:
+        await party.open()
+        with pytest.raises(Unavailable, match="delivered again"):
+            await party.ask("close", clients=list(NAMES), wait_s=0)
+        for name in NAMES:
+            await party.take(name)
+        assert await party.ask("close", clients=list(NAMES), wait_s=0) == before
+        assert await agreed(party, first) == signature
+
+
+async def test_after_a_restart_it_signs_no_other_survivor_set(tmp_path):
+    first, third = full_sides()
+    fewer = Side(mpc3_terms(TERMS), 0, keys_of(0).signing)
+    for name in NAMES[:2]:
+        fewer.take(name, payloads_of(name)[0])
+    for side, refused in ((first, False), (fewer, True)):
+        async with party_1(tmp_path, third) as party:
+            await party.open()
+            for name in NAMES:
+                await party.take(name)
+            await party.ask("close", clients=list(NAMES), wait_s=0)
+            if refused:
+                with pytest.raises(Rejected, match="another survivor set"):
+                    await agreed(party, side)
+            else:
+                await agreed(party, side)
+
+
+async def test_it_takes_nothing_in_after_it_has_closed_nor_after_the_end(tmp_path):
+    _, third = full_sides()
+    async with party_1(tmp_path, third) as party:
+        await party.open()
+        for name in NAMES[:2]:
+            await party.take(name)
+        await party.ask("close", clients=list(NAMES), wait_s=0)
+        with pytest.raises(Stale):
+            await party.take("carol")
+        await party.ask("over")
+        with pytest.raises(Stale, match="over"):
+            await party.take("carol")
+        with pytest.raises(Rejected, match="over"):
+            await party.ask("close", clients=[], wait_s=0)
+        assert not party.custody.places
+
+
+async def test_it_says_who_was_refused_and_why(tmp_path):
+    _, third = full_sides()
+    async with party_1(tmp_path, third) as party:
+        await party.open()
+        content = payloads_of("bob")[1]
+        with pytest.raises(Rejected, match="bob"):
+            await party.take("bob", content[:-1] + bytes([content[-1] ^ 1]))
+        for name in ("alice", "carol"):
+            await party.take(name)
+        answer = await party.ask("close", clients=list(NAMES), wait_s=60)
+        assert list(answer["refused"]) == ["bob"]
+
+
+async def test_it_opens_no_session_under_keys_that_a_party_does_not_have(tmp_path):
+    stranger = identity_of("stranger").public_key().public_bytes_raw()
+    async with party_1(tmp_path, Third()) as party:
+        for index in (1, 2):
+            keys = list(TERMS.party_keys)
+            keys[index] = stranger
+            with pytest.raises(Rejected, match=f"party {index}"):
+                await party.open(terms_of(party_keys=tuple(keys)))
+
+
+async def test_it_opens_a_session_on_one_set_of_terms_only(tmp_path):
+    async with party_1(tmp_path, Third()) as party:
+        await party.open()
+        await party.open()
+        with pytest.raises(Rejected, match="other terms"):
+            await party.open(terms_of(public_seed=b"\x06" * 32))
+
+
+async def test_the_third_party_learns_the_holdings_and_nothing_else(tmp_path):
+    async with party_1(tmp_path, Third()) as party:
+        await party.open()
+        with pytest.raises(Unavailable):
+            await party.ask("holdings", sender=2)
+        for kind in ("open", "close", "agree", "choose", "release", "over"):
+            with pytest.raises(Rejected, match="no request"):
+                await party.ask(kind, sender=2)
+        with pytest.raises(Unavailable):
+            await party.ask("choose", signatures={0: b"", 1: b"", 2: b""})
+        with pytest.raises(Unavailable):
+            await party.ask("release", signatures={0: b"", 1: b"", 2: b""})
