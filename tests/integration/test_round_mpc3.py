@@ -1,23 +1,29 @@
 """Jobs whose updates are shared among three parties: real workers, real links, only the training scripted."""
 
 import asyncio
+import json
 import socket
 import threading
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 
+import httpx
 import numpy as np
 import pytest
 
+from fedlora import embedded
+from services.client.__main__ import build as build_worker
 from services.client.sessions import mpc3
+from services.client.settings import ClientSettings
 from services.secure_aggregation.__main__ import build
 from services.secure_aggregation.parties.certificates import make_identities
 from services.secure_aggregation.parties.link import Links
 from services.secure_aggregation.settings import SecureAggregationSettings
+from shared.adapters.infrastructure import Endpoints
 from shared.errors import Rejected, Unavailable
 from shared.events import JobEnded, RoundAborted, RoundCompleted
-from tests.integration.worker_federation import adapter_of, job, known_mean, worker_federation
+from tests.integration.worker_federation import KnownTrainer, adapter_of, job, known_mean, worker_federation
 
 NAMES = ("alice", "bob", "gamma")
 SERVICES = ("secure_aggregation", "secure_aggregation_1", "secure_aggregation_2")
@@ -173,3 +179,30 @@ async def test_the_link_answers_nobody_but_the_other_two_parties(tmp_path):
         stranger = make_identities(tmp_path / "stranger", NOW, ("party-9",))[0]
         with pytest.raises(Unavailable):
             await Links(stranger._replace(authority=own.authority), address).ask(1, "keys")
+
+
+async def test_an_embedded_federation_runs_a_job_with_three_parties_of_its_own(tmp_path, monkeypatch):
+    async def scripted(name, data, infrastructure, endpoints):
+        settings = ClientSettings(client_id=name, home=endpoints.folder, data=data)
+        return await build_worker(infrastructure, settings, KnownTrainer(name, 300))
+
+    monkeypatch.setattr(embedded, "build_worker", scripted)
+    data = tmp_path / "data.txt"
+    data.write_text("a record\n")
+    composition = embedded.Composition(
+        Endpoints(home=tmp_path, telemetry="off"), workers=dict.fromkeys(NAMES, data)
+    )
+    specification = json.dumps(job("mpc3", rounds={"count": 1, "min_clients": 3}).model_dump(mode="json"))
+    async with (
+        embedded.federation(composition) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as http,
+    ):
+        answer = await http.post("/jobs", content=specification)
+        assert answer.status_code == 201, answer.text
+        address = answer.headers["location"]
+        shown = (await http.get(address)).json()
+        async with asyncio.timeout(60):
+            while shown["status"] not in ("completed", "failed"):
+                await asyncio.sleep(0.05)
+                shown = (await http.get(address)).json()
+    assert shown["status"] == "completed", shown
