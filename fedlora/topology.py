@@ -6,18 +6,18 @@ from services.accountant.__main__ import QUEUE as ACCOUNTANT
 from services.coordinator.__main__ import QUEUE as COORDINATOR
 from services.gateway.__main__ import QUEUE as GATEWAY
 from services.robust_aggregator.__main__ import QUEUE as ROBUST_AGGREGATOR
-from services.secure_aggregation.__main__ import PARTY_QUEUES
-from services.secure_aggregation.__main__ import QUEUE as SECURE_AGGREGATION
+from services.secure_aggregation.__main__ import queues_of
+from services.secure_aggregation.settings import SecureAggregationSettings
 from shared.adapters.database import migrate
 from shared.adapters.infrastructure import Endpoints, open_bus
 from shared.ports import Bus
 
-QUEUES = (COORDINATOR, ACCOUNTANT, SECURE_AGGREGATION, ROBUST_AGGREGATOR, GATEWAY, *PARTY_QUEUES)
+QUEUES = (COORDINATOR, ACCOUNTANT, ROBUST_AGGREGATOR, GATEWAY)
 
 
 async def declare_all(bus: Bus) -> None:
     """Make the queues of all services; idempotent."""
-    for queue in QUEUES:
+    for queue in (*QUEUES, *queues_of(SecureAggregationSettings())):
         await bus.declare(queue)
 
 

@@ -25,10 +25,16 @@ DRAIN_S = 30.0
 
 
 def queue_for(
-    name: str, handlers: Iterable[type[Event]], *, prefetch: int = 64, single_active: bool = False
+    name: str,
+    handlers: Iterable[type[Event]],
+    *,
+    prefetch: int = 64,
+    single_active: bool = False,
+    shards: Iterable[int] | None = None,
 ) -> Queue:
-    """The service's queue; its bindings follow from the events that it handles."""
-    return Queue(name, _bindings(handlers, "*"), prefetch=prefetch, single_active=single_active)
+    """The service's queue; its bindings follow from the events that it handles. Of sharded ones it takes
+    `shards`, or all."""
+    return Queue(name, _bindings(handlers, "*", shards), prefetch=prefetch, single_active=single_active)
 
 
 def inbox_for(client_id: str, handlers: Iterable[type[Event]]) -> Queue:
@@ -36,8 +42,16 @@ def inbox_for(client_id: str, handlers: Iterable[type[Event]]) -> Queue:
     return Queue(f"{client_id}.inbox", _bindings(handlers, client_id), kind=QueueKind.INBOX, prefetch=16)
 
 
-def _bindings(handlers: Iterable[type[Event]], client_id: str) -> tuple[tuple[Channel, str], ...]:
-    return tuple((kind.channel, kind.binding(client_id)) for kind in handlers if kind is not DeadlinePassed)
+def _bindings(
+    handlers: Iterable[type[Event]], client_id: str, shards: Iterable[int] | None = None
+) -> tuple[tuple[Channel, str], ...]:
+    wanted = (None,) if shards is None else tuple(shards)
+    return tuple(
+        (kind.channel, kind.binding(client_id, shard))
+        for kind in handlers
+        if kind is not DeadlinePassed
+        for shard in (wanted if kind.sharded else (None,))
+    )
 
 
 class Service(Generic[C]):

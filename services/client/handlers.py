@@ -195,7 +195,11 @@ async def answer_ready(job: LocalJob, unit: UnitOfWork, desk: Desk) -> None:
 def decline_round(started: RoundStarted, reason: str, unit: UnitOfWork, desk: Desk, trace: str = "") -> None:
     """Say why this round is not trained; its reservation is free again."""
     declined = ClientDeclined(
-        client_id=desk.client_id, job_id=started.job_id, round_id=started.round_id, reason=reason
+        client_id=desk.client_id,
+        job_id=started.job_id,
+        round_id=started.round_id,
+        group_id=started.group_id,
+        reason=reason,
     )
     unit.publish(declined, correlation_id=started.round_id, trace=trace)
     unit.publish(spent_event(started, 0, desk), correlation_id=started.round_id, trace=trace)

@@ -274,6 +274,7 @@ class Worker:
                     client_id=self.desk.client_id,
                     job_id=round_.started.job_id,
                     round_id=round_.started.round_id,
+                    group_id=round_.started.group_id,
                     reason=reason[:2000],
                 ),
                 correlation_id=round_.started.round_id,

@@ -76,7 +76,10 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
         root=context.telemetry.new_root(),
         started_at=unit.now,
         deadline=deadline,
-        left_out=tuple(LeftOut(client_id=name, reason=why) for name, why in sorted(job.left_out.items())),
+        left_out=tuple(
+            LeftOut(client_id=name, reason=why)
+            for name, why in sorted({**job.left_out, **job.faulty}.items())
+        ),
     )
     await unit.save(round_)
     await unit.save(job.replace(phase="running", number=number, round_id=round_.round_id))

@@ -10,15 +10,25 @@ from services.secure_aggregation.parties.building import build_party, name_of_se
 from services.secure_aggregation.parties.others import OTHERS, Others
 from services.secure_aggregation.settings import SecureAggregationSettings, load_keys
 from shared.adapters.infrastructure import Infrastructure
+from shared.ports import Queue
 from shared.service import Service, queue_for
 from shared.serving import main_of, mistakes_explained
 
-NAME = "secure_aggregation"
 MOST_CHUNKS = 4096  # held at once, over all sessions: up to 1 MiB each until they are in a sum
-QUEUE = queue_for(NAME, HANDLERS, prefetch=MOST_CHUNKS, single_active=True)
-
-
 PARTY_QUEUES = tuple(queue_of(party, MOST_CHUNKS) for party in OTHERS)
+
+
+def queue_of_replica(settings: SecureAggregationSettings) -> Queue:
+    """What one replica consumes. Raises: Refused for a replica that there is not."""
+    return queue_for(
+        settings.name, HANDLERS, prefetch=MOST_CHUNKS, single_active=True, shards=settings.shards
+    )
+
+
+def queues_of(settings: SecureAggregationSettings) -> tuple[Queue, ...]:
+    """What all replicas consume, and the parties 1 and 2."""
+    each = (settings.model_copy(update={"replica": replica}) for replica in range(settings.replicas))
+    return (*(queue_of_replica(replica) for replica in each), *PARTY_QUEUES)
 
 
 async def build(
@@ -33,7 +43,7 @@ async def build(
     settings = settings or SecureAggregationSettings()
     if settings.party:
         return build_party(infrastructure, settings, MOST_CHUNKS, listening)
-    links = settings.links()
+    queue, links = queue_of_replica(settings), settings.links()
     context = Aggregation(
         keys=load_keys(settings.key_file),
         blobs=infrastructure.blobs,
@@ -41,8 +51,9 @@ async def build(
         telemetry=infrastructure.telemetry,
         rebuilt_at=infrastructure.clock.now() + timedelta(seconds=settings.rebuild_s),
     )
+    context.shards = settings.shards
     context.others = Others(links) if links is not None else None
-    service = Service(NAME, QUEUE, HANDLERS, context, infrastructure)
+    service = Service(settings.name, queue, HANDLERS, context, infrastructure)
     context.transact = service.transact
     service.alongside = context.tasks_ended
     return service
@@ -50,5 +61,5 @@ async def build(
 
 if __name__ == "__main__":
     with mistakes_explained():
-        PARTY = SecureAggregationSettings().party
-    main_of(name_of_service(PARTY) if PARTY else NAME, build)
+        FOUND = SecureAggregationSettings()
+    main_of(name_of_service(FOUND.party) if FOUND.party else FOUND.name, build)

@@ -13,6 +13,7 @@ from services.secure_aggregation.protocols import PROTOCOLS
 from services.secure_aggregation.protocols.base import Keys, Running
 from services.secure_aggregation.state import Session
 from shared.errors import Stale, Unavailable
+from shared.events.base import shard_of
 from shared.ports import BlobStore, RandomSource, Telemetry, UnitOfWork
 from shared.sessions.terms import SessionTerms
 
@@ -46,11 +47,16 @@ class Aggregation:
     random: RandomSource
     telemetry: Telemetry
     rebuilt_at: datetime  # until then the broker may still be delivering held messages again
+    shards: tuple[int, ...] | None = None  # of all sessions; None: every one
     gathered: dict[Key, Gathered] = field(default_factory=dict)
     others: Others | None = None  # the parties 1 and 2, where there are any
     transact: Callable[[Work], Awaitable[None]] | None = None
     closed: set[Key] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def serves(self, group_id: str) -> bool:
+        """Whether the group's session is this replica's."""
+        return self.shards is None or shard_of(group_id) in self.shards
 
     async def of(self, session: Session) -> Gathered:
         """What the session has received so far; nothing yet after a restart."""

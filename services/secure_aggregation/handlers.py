@@ -74,19 +74,16 @@ async def on_stage_answered(event: StageAnswered, unit: UnitOfWork, context: Agg
 
 async def on_client_declined(event: ClientDeclined, unit: UnitOfWork, context: Aggregation) -> None:
     """Stop waiting for a client."""
-    if event.round_id is None:
+    if event.round_id is None or event.group_id is None:
         raise Stale("about a job, not a round")
-    if await unit.find(RoundOver, event.job_id, event.round_id):
-        raise Stale("the round was aborted")
-    for found in await unit.select(Session, event.job_id, event.round_id):
-        if event.client_id in (await context.of(found)).running.terms.members:
-            session = await unit.load(Session, *found.key)
-            _check_open(session)
-            session = session.replace(declined={**session.declined, event.client_id: event.reason})
-            await unit.save(session)
-            await _settle(session, unit, context)
-            return
-    raise Unavailable(f"no session of {event.client_id} in {event.round_id} yet")
+    if not context.serves(event.group_id):
+        raise Stale("another replica's session")
+    session = await _session(event.job_id, event.round_id, event.group_id, unit)
+    if event.client_id not in (await context.of(session)).running.terms.members:
+        raise Rejected(f"{event.client_id} is not in {event.group_id}")
+    session = session.replace(declined={**session.declined, event.client_id: event.reason})
+    await unit.save(session)
+    await _settle(session, unit, context)
 
 
 async def on_round_aborted(event: RoundAborted, unit: UnitOfWork, context: Aggregation) -> None:

@@ -13,6 +13,9 @@ from shared.adapters.key_file import load_or_make
 from shared.core.secagg.mpc3.terms import PARTIES
 from shared.core.secagg.sealing import PRIVATE_BYTES, SealingKey
 from shared.errors import Refused
+from shared.events.base import SHARDS
+
+NAME = "secure_aggregation"
 
 
 class SecureAggregationSettings(BaseSettings):
@@ -24,6 +27,10 @@ class SecureAggregationSettings(BaseSettings):
         Path("~/.fedlora/aggregation.key"), description="sealing and signing key, made when absent"
     )
     rebuild_s: float = Field(5.0, ge=0, description="after a start, before a passed deadline counts")
+    replica: int = Field(
+        0, ge=0, description="of `replicas`, which share sessions out; each number runs once,"
+    )
+    replicas: int = Field(1, ge=1, le=SHARDS, description="or more often: then all but one stand by")
     party: int = Field(0, ge=0, lt=PARTIES, description="of mpc3: 0 is the service, 1 and 2 hold shares")
     party_1_address: str = Field("", description="host:port of party 1; empty: no mpc3")
     party_2_address: str = Field("", description="host:port of party 2")
@@ -31,6 +38,26 @@ class SecureAggregationSettings(BaseSettings):
     party_certificate: Path | None = Field(None, description="PEM; names the party: party-0, -1 or -2")
     party_key: Path | None = Field(None, description="PEM, of the certificate")
     party_ca: Path | None = Field(None, description="PEM, of the authority that made all three certificates")
+
+    @property
+    def shards(self) -> tuple[int, ...] | None:
+        """Whose sessions are this replica's; None where there is one replica. Raises: Refused."""
+        if self.replica >= self.replicas:
+            raise Refused(
+                "FEDLORA_SECURE_AGGREGATION_REPLICA",
+                f"{self.replica} of {self.replicas} replicas",
+                f"give 0 to {self.replicas - 1}",
+            )
+        if self.replicas > 1 and (self.party or self.party_1_address):
+            raise Refused(
+                "FEDLORA_SECURE_AGGREGATION_REPLICAS", "mpc3's parties have one replica each", "set it to 1"
+            )
+        return None if self.replicas == 1 else tuple(range(self.replica, SHARDS, self.replicas))
+
+    @property
+    def name(self) -> str:
+        """Of the service, its queue and its rows."""
+        return NAME if self.replicas == 1 else f"{NAME}.{self.replica}-of-{self.replicas}"
 
     def links(self) -> Links | None:
         """To the other parties; None where no addresses are set. Raises: Refused for settings that lack."""

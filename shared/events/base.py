@@ -1,5 +1,6 @@
 """The event base class, the envelope that carries it, and its msgpack encoding."""
 
+import hashlib
 import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,6 +13,7 @@ from shared.errors import Rejected
 
 EVENT_NAMESPACE = uuid.UUID("5e0f1d0a-6f0c-5d0e-9b53-f3d10a000001")
 MAX_BODY_BYTES = 2 * 1024 * 1024
+SHARDS = 16  # of the routing keys; replicas of a service share them out
 _REGISTRY: dict[str, type["Event"]] = {}
 
 
@@ -30,6 +32,8 @@ class Event(BaseModel):
     release. Unknown fields are ignored, so an older reader survives a newer writer.
 
     Attributes:
+        sharded: belongs to one group's session; its routing key ends with the group's shard, so that sessions
+            can be spread over queues.
         ephemeral: loses its worth within seconds (presence): not persisted, not deduplicated.
         mandatory: an event that no queue takes is an error; notices to observers set it False.
     """
@@ -38,6 +42,7 @@ class Event(BaseModel):
 
     type_name: ClassVar[str]
     channel: ClassVar[Channel]
+    sharded: ClassVar[bool]
     ephemeral: ClassVar[bool]
     mandatory: ClassVar[bool]
 
@@ -46,6 +51,7 @@ class Event(BaseModel):
         *,
         type: str,
         channel: Channel = Channel.SERVICES,
+        sharded: bool = False,
         ephemeral: bool = False,
         mandatory: bool = True,
         **kwargs: Any,  # noqa: ANN401 - handed to pydantic untouched
@@ -53,7 +59,7 @@ class Event(BaseModel):
         super().__init_subclass__(**kwargs)
         if type in _REGISTRY:
             raise TypeError(f"two event classes are called {type}")
-        cls.type_name, cls.channel = type, channel
+        cls.type_name, cls.channel, cls.sharded = type, channel, sharded
         cls.ephemeral, cls.mandatory = ephemeral, mandatory
         _REGISTRY[type] = cls
 
@@ -61,22 +67,24 @@ class Event(BaseModel):
         """The topic under which the bus routes this event."""
         if self.channel is Channel.DOWN:
             return f"{self.type_name}.{self.client()}"
-        if self.channel is Channel.UP:
-            return f"client.{self.client()}.{self.type_name}"
-        return self.type_name
+        key = f"client.{self.client()}.{self.type_name}" if self.channel is Channel.UP else self.type_name
+        return f"{key}.s{shard_of(self.group())}" if self.sharded else key
 
     def client(self) -> str:
         """The client this event is directed to or comes from; empty between services."""
         return str(getattr(self, "client_id", ""))
 
+    def group(self) -> str:
+        """The group whose session this event belongs to; empty for others."""
+        return str(getattr(self, "group_id", ""))
+
     @classmethod
-    def binding(cls, client_id: str = "*") -> str:
-        """The topic pattern that matches this type, for one client or for all."""
+    def binding(cls, client_id: str = "*", shard: int | None = None) -> str:
+        """The topic pattern that matches this type, for one client or for all, for one shard or for all."""
         if cls.channel is Channel.DOWN:
             return f"{cls.type_name}.{client_id}"
-        if cls.channel is Channel.UP:
-            return f"client.{client_id}.{cls.type_name}"
-        return cls.type_name
+        key = f"client.{client_id}.{cls.type_name}" if cls.channel is Channel.UP else cls.type_name
+        return f"{key}.{'*' if shard is None else f's{shard}'}" if cls.sharded else key
 
 
 class DeadlinePassed(Event, type="deadline.passed.v1"):
@@ -151,6 +159,11 @@ class Envelope:
         return event
 
 
+def shard_of(group_id: str) -> int:
+    """The shard of a group's session, 0 to SHARDS - 1: by hash, the same for every publisher."""
+    return hashlib.sha256(group_id.encode()).digest()[0] % SHARDS
+
+
 def derived_event_id(cause: str, type_name: str, ordinal: int) -> str:
     """The idempotency key of the `ordinal`-th event published while handling `cause`.
 
@@ -216,6 +229,7 @@ __all__ = [
     "DeadlinePassed",
     "Envelope",
     "Event",
+    "SHARDS",
     "Timestamp",
     "decode",
     "derived_event_id",
@@ -223,5 +237,6 @@ __all__ = [
     "event_type",
     "event_types",
     "pack",
+    "shard_of",
     "unpack",
 ]

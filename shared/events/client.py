@@ -45,10 +45,11 @@ class ClientDeclined(Event, type="client.declined.v1", channel=Channel.UP):
     client_id: ClientId
     job_id: JobId
     round_id: RoundId | None = None
+    group_id: GroupId | None = None  # of that round
     reason: str
 
 
-class UpdateSubmitted(Event, type="update.submitted.v1", channel=Channel.UP):
+class UpdateSubmitted(Event, type="update.submitted.v1", channel=Channel.UP, sharded=True):
     """One chunk of an encrypted update. All chunks of an upload carry the same `upload_sha256`."""
 
     client_id: ClientId
@@ -75,8 +76,8 @@ class ShareSubmitted(UpdateSubmitted, type="share.submitted.v1", channel=Channel
         return f"{super().routing_key()}.p{self.party}"
 
     @classmethod
-    def binding(cls, client_id: str = "*") -> str:
-        """As `Event`, for either party."""
+    def binding(cls, client_id: str = "*", shard: int | None = None) -> str:
+        """As `Event`, for either party; a party takes every shard."""
         return f"{super().binding(client_id)}.*"
 
     @classmethod
@@ -85,7 +86,7 @@ class ShareSubmitted(UpdateSubmitted, type="share.submitted.v1", channel=Channel
         return f"{super().binding()}.p{party}"
 
 
-class StageAnswered(Event, type="stage.answered.v1", channel=Channel.UP):
+class StageAnswered(Event, type="stage.answered.v1", channel=Channel.UP, sharded=True):
     """What a participant of a session, client or key holder, says in one stage of the protocol."""
 
     client_id: ClientId

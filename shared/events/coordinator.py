@@ -51,7 +51,7 @@ class BudgetRequested(Event, type="budget.requested.v1"):
     records: dict[ClientId, int] = {}  # declared counts, of those clients whose count is known
 
 
-class SessionRequested(Event, type="session.requested.v1"):
+class SessionRequested(Event, type="session.requested.v1", sharded=True):
     """Secure aggregation shall collect one group's uploads."""
 
     job_id: JobId

@@ -94,7 +94,8 @@ def reference(content: bytes) -> BlobRef:
 
 
 def check_committee(terms: SessionTerms) -> None:
-    """Raises: Rejected unless each holder signed its own sealing key, for this job or as a dedicated one.
+    """Raises: Rejected unless the committee is as large as the job says and each holder signed its own
+    sealing key, for this job or as a dedicated one.
 
     That `verify_key` is the holder's own is as true as the cohort's keys are.
     """
@@ -113,6 +114,9 @@ def check_committee(terms: SessionTerms) -> None:
             sealing.verify(holder.verify_key, holder.sealing_signature, message)
         except Rejected as error:
             raise Rejected(f"the sealing key of {holder.holder_id}: {error}") from None
+    seats = min(terms.plan.holders, len(terms.members))
+    if terms.plan.protocol == "oneshot" and not dedicated and len(terms.committee) != seats:
+        raise Rejected(f"a committee of {len(terms.committee)} where {seats} of the cohort have a seat")
 
 
 def encoding_of(terms: SessionTerms) -> Encoding:

@@ -88,7 +88,7 @@ EXAMPLES = (
     events.ClientJoined(**ALICE, verify_key=b"k" * 32, version="1"),
     events.ClientSeen(**ALICE, activity="waiting"),
     events.ClientReady(**ALICE, **IN_JOB, layout=LAYOUT, records=9),
-    events.ClientDeclined(**ALICE, **IN_ROUND, reason="policy"),
+    events.ClientDeclined(**ALICE, **IN_GROUP, reason="policy"),
     events.UpdateSubmitted(
         **ALICE, **IN_GROUP, index=0, count=1, upload_sha256=DIGEST, payload=b"sealed", signature=b"s" * 64
     ),

@@ -160,7 +160,7 @@ async def test_an_upload_for_another_round_does_not_count(summing):
 
 
 def declined(client):
-    return ClientDeclined(client_id=client, job_id="job", round_id="job-r1", reason="policy")
+    return ClientDeclined(client_id=client, job_id="job", round_id="job-r1", group_id="job-r1-g1", reason="policy")
 
 
 async def test_a_session_is_complete_once_everyone_is_in_or_declined(summing):

@@ -18,7 +18,7 @@ from services.secure_aggregation.state import FAILED, SUMMED, Session
 from shared.core.secagg import sealing
 from shared.core.secagg.encoding import decode_sum
 from shared.core.secagg.oneshot import ring, server
-from shared.core.secagg.oneshot.messages import answer_from_bytes
+from shared.core.secagg.oneshot.messages import Answer, answer_from_bytes
 from shared.core.secagg.oneshot.terms import public_polynomials
 from shared.errors import Rejected, Stale
 from shared.events.base import pack, unpack
@@ -152,10 +152,7 @@ class Encrypted(Running):
             if name not in self._answers or index in self._core.answers:
                 continue
             try:
-                answer = answer_from_bytes(self._answers[name], blocks)
-                if answer.holder != index:
-                    raise Rejected(f"key holder {name} answers in another's place")
-                self._core = server.accept(self._core, answer)
+                self._core = server.accept(self._core, _answer_of(index, self._answers[name], blocks))
             except Rejected:
                 wrong.append(name)
         return wrong
@@ -173,6 +170,13 @@ class Encrypted(Running):
     def _to(self, name: str, clients: tuple[str, ...]) -> dict[str, dict[str, bytes]]:
         index = self._names.index(name)
         return {"shares": {client: self._shares[client][index] for client in clients}}
+
+
+def _answer_of(index: int, content: bytes, blocks: int) -> Answer:
+    answer = answer_from_bytes(content, blocks)
+    if answer.holder != index:
+        raise Rejected(f"key holder {index} answers in another's place")
+    return answer
 
 
 def _reasons(payload: bytes) -> dict[str, str]:
