@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 import threading
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -176,6 +177,11 @@ async def test_the_link_answers_nobody_but_the_other_two_parties(tmp_path):
             await Links(own, {2: address[1]}).ask(2, "keys")
         with pytest.raises(Unavailable):  # its own name, but a certificate of another authority
             await Links(make_identities(tmp_path / "elsewhere", NOW)[0], address).ask(1, "keys")
+        old = Links(own, address)
+        old._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        old._context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(Unavailable):
+            await old.ask(1, "keys")
         stranger = make_identities(tmp_path / "stranger", NOW, ("party-9",))[0]
         with pytest.raises(Unavailable):
             await Links(stranger._replace(authority=own.authority), address).ask(1, "keys")

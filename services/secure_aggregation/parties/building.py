@@ -43,8 +43,19 @@ def build_party(
     custody.transact = service.transact
 
     def alongside() -> AbstractAsyncContextManager[None]:
-        bound = listening or socket.create_server(host_and_port(party, settings.party_listen))
+        bound = listening or _bound(host_and_port(party, settings.party_listen))
         return serving(party, settings.identity(), bound, partial(serve, custody))
 
     service.alongside = alongside
     return service
+
+
+def _bound(address: tuple[str, int]) -> socket.socket:
+    try:
+        return socket.create_server(address)
+    except OSError as error:
+        raise Refused(
+            "FEDLORA_SECURE_AGGREGATION_PARTY_LISTEN",
+            f"{address[0]}:{address[1]} cannot be used: {error.strerror}",
+            "name another port",
+        ) from None

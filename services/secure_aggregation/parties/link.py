@@ -15,7 +15,7 @@ import structlog
 
 from services.secure_aggregation.parties.certificates import Identity, name_of
 from shared.core.secagg.mpc3.terms import PARTIES
-from shared.errors import FedloraError, Rejected, Stale, Unavailable
+from shared.errors import FedloraError, Refused, Rejected, Stale, Unavailable
 from shared.events.base import pack, unpack
 
 LENGTH_BYTES, MOST_FRAME_BYTES = 4, 2**30
@@ -113,8 +113,15 @@ def _context(identity: Identity, protocol: "ssl._SSLMethod") -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cafile=identity.authority)
-    context.load_cert_chain(identity.certificate, identity.key)
+    try:
+        context.load_verify_locations(cafile=identity.authority)
+        context.load_cert_chain(identity.certificate, identity.key)
+    except OSError as error:  # ssl.SSLError is one
+        raise Refused(
+            "FEDLORA_SECURE_AGGREGATION_PARTY_CERTIFICATE",
+            f"certificate, key or authority cannot be used: {_plain(error)}",
+            "name PEM files that this process may read, and a key that fits",
+        ) from None
     return context
 
 
