@@ -1,7 +1,7 @@
 """A federation on real servers: each service a process that can be killed, clients that are real workers.
 
 The workers run in the test's process with a scripted trainer, so that the adapter that must come out
-is known to the bit.
+is known: within the predicted error of the protocol, or to the bit where the owner's policy allows `none`.
 """
 
 import asyncio
@@ -22,8 +22,9 @@ from services.client.settings import ClientSettings
 from services.client.trainer import Cancelled, Prepared, TrainingResult
 from shared.adapters.infrastructure import Endpoints, open_infrastructure
 from shared.errors import Rejected
-from shared.events import Channel, Event
+from shared.events import Channel, Event, StageBegun
 from shared.events.base import decode
+from shared.sessions.holding import RELEASE
 from tests.integration.scripted_federation import layout_of, update_of
 
 SERVICES = ("coordinator", "accountant", "secure_aggregation", "robust_aggregator")
@@ -90,9 +91,12 @@ class Tap:
         return [event for event in self.seen if isinstance(event, kind)]
 
     async def first(self, kind: type[Event], timeout_s: float = 120) -> Event:
-        async with asyncio.timeout(timeout_s), self._changed:
-            await self._changed.wait_for(lambda: bool(self.of(kind)))
+        await self.until(lambda: bool(self.of(kind)), timeout_s)
         return self.of(kind)[0]
+
+    async def until(self, reached: Callable[[], bool], timeout_s: float = 120) -> None:
+        async with asyncio.timeout(timeout_s), self._changed:
+            await self._changed.wait_for(reached)
 
 
 @asynccontextmanager
@@ -134,9 +138,13 @@ class ScriptedTrainer:
 
 
 @asynccontextmanager
-async def worker(client_id: str, endpoints: Endpoints, folder: Path, trainer) -> AsyncIterator[asyncio.Task]:
-    """A real worker, drained at the end."""
+async def worker(
+    client_id: str, endpoints: Endpoints, folder: Path, trainer, policy: str = ""
+) -> AsyncIterator[asyncio.Task]:
+    """A real worker under its owner's `policy`, drained at the end."""
     home = folder / client_id
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "worker.toml").write_text(policy)
     data = folder / f"{client_id}.txt"
     data.write_text("a record\n")
     own = endpoints.model_copy(update={"home": home, "database": ""})
@@ -155,20 +163,31 @@ async def worker(client_id: str, endpoints: Endpoints, folder: Path, trainer) ->
 
 
 class KillSchedule:
-    """At events that a seed chooses, kills services that the seed chooses, one after the other."""
+    """At events that a seed chooses, kills services that the seed chooses, one after the other; and secure
+    aggregation as soon as its survivor set is on the bus, in the first `at_release` rounds."""
 
-    def __init__(self, processes: ServiceProcesses, seed: int, kills: int, every: int) -> None:
+    def __init__(
+        self, processes: ServiceProcesses, seed: int, kills: int, every: int, at_release: int = 0
+    ) -> None:
         self._processes, self._random, self._left = processes, random.Random(seed), kills
+        self._at_release, self.released = at_release, set()
         self._every, self._count = every, 0
         self._due: asyncio.Queue[str | None] = asyncio.Queue()
 
     def watch(self, event: Event) -> None:
+        if isinstance(event, StageBegun) and event.stage == RELEASE:
+            self._release(event.round_id)
         if event.ephemeral or self._left == 0:
             return
         self._count += 1
         if self._random.randrange(self._every) == 0:
             self._left -= 1
             self._due.put_nowait(self._random.choice(SERVICES))
+
+    def _release(self, round_id: str) -> None:
+        if round_id not in self.released and len(self.released) < self._at_release:
+            self.released.add(round_id)
+            self._due.put_nowait("secure_aggregation")
 
     async def run(self) -> None:
         while (name := await self._due.get()) is not None:
