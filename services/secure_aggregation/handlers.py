@@ -1,20 +1,20 @@
 """What secure aggregation does about each event: what participants send goes to the session's protocol."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from services.secure_aggregation import pieces
 from services.secure_aggregation.context import Aggregation, Gathered
+from services.secure_aggregation.conversation import leave_later, talk_later
 from services.secure_aggregation.opening import (
     DEADLINE,
     deadline_of,
     on_holder_seen,
-    on_session_requested,
+    open_session,
 )
-from services.secure_aggregation.protocols import PROTOCOLS
 from services.secure_aggregation.protocols.base import UPLOAD, Failed, Message, Step, Summed
 from services.secure_aggregation.state import ABORTED, Relayed, RoundOver, Session
 from shared.core.secagg import sealing
@@ -39,6 +39,14 @@ from shared.service import Handlers
 def held_under(session: Session) -> str:
     """The name under which a session's messages stay unanswered."""
     return "/".join(session.key)
+
+
+async def on_session_requested(event: SessionRequested, unit: UnitOfWork, context: Aggregation) -> None:
+    """Open a session, and tell the other parties at once where there are any."""
+    await open_session(event, unit, context)
+    session = await unit.find(Session, event.job_id, event.round_id, event.group_id)
+    if session is not None:
+        talk_later(session, await context.of(session), context, _settle)
 
 
 async def on_update_submitted(event: UpdateSubmitted, unit: UnitOfWork, context: Aggregation) -> None:
@@ -184,35 +192,8 @@ async def _settle(session: Session, unit: UnitOfWork, context: Aggregation, *, w
         if step is None:
             break
         session = await _take_step(session, step, gathered, unit, context)
-    if session.open and gathered.talking is None and gathered.running.talk(session) is not None:
-        context.later(partial(_talk, session.key, context))
+    talk_later(session, gathered, context, _settle)
     return not session.open or (waited and session.stage != before)
-
-
-async def _talk(key: tuple[str, ...], context: Aggregation, unit: UnitOfWork) -> None:
-    """Begin what is to be settled with the other parties, now that the stage is committed."""
-    session, gathered = await unit.load(Session, *key), context.gathered.get(key)
-    if not session.open or gathered is None or gathered.talking is not None or context.others is None:
-        return
-    talk = gathered.running.talk(session)
-    if talk is not None:
-        gathered.talking = context.beside(_converse(talk(context.others.links), session, gathered, context))
-
-
-async def _converse(
-    talk: Awaitable[None], session: Session, gathered: Gathered, context: Aggregation
-) -> None:
-    try:
-        await talk
-    finally:
-        gathered.talking = None
-    context.later(partial(_settle_again, session.key, context))
-
-
-async def _settle_again(key: tuple[str, ...], context: Aggregation, unit: UnitOfWork) -> None:
-    session = await unit.load(Session, *key)
-    _check_open(session)
-    await _settle(session, unit, context)
 
 
 async def _take_step(
@@ -294,19 +275,7 @@ async def _close(session: Session, unit: UnitOfWork, context: Aggregation) -> No
     await unit.unschedule(DEADLINE, session.key)
     unit.release(held_under(session))
     context.close(session)
-    if PROTOCOLS[session.protocol].several:
-        context.later(partial(_take_leave, session.key, context))
-
-
-async def _take_leave(key: tuple[str, ...], context: Aggregation, unit: UnitOfWork) -> None:
-    """Tell the other parties that the session is over, now that its end is committed."""
-    session = await unit.load(Session, *key)
-    if session.open or context.others is None:
-        return
-    gathered = await context.of(session)
-    if gathered.talking is not None:
-        gathered.talking.cancel()
-    context.beside(gathered.running.farewell(context.others.links))
+    leave_later(session, context)
 
 
 HANDLERS: Handlers[Aggregation] = {

@@ -28,7 +28,7 @@ async def on_holder_seen(event: HolderSeen, unit: UnitOfWork, context: Aggregati
     await unit.save(KeyHolder.of(event))
 
 
-async def on_session_requested(event: SessionRequested, unit: UnitOfWork, context: Aggregation) -> None:
+async def open_session(event: SessionRequested, unit: UnitOfWork, context: Aggregation) -> None:
     """Open a session, or say why it cannot work."""
     if await unit.find(RoundOver, event.job_id, event.round_id):
         raise Stale("the round was aborted")
