@@ -23,6 +23,7 @@ from services.secure_aggregation.protocols.base import (
 from services.secure_aggregation.state import FAILED, SUMMED, Session
 from shared.core.secagg.encoding import decode_sum
 from shared.core.secagg.pairwise import codec, messages, server
+from shared.core.secagg.pairwise.summing import Collecting, Endorsing, Revealing
 from shared.core.secagg.pairwise.terms import TooFew
 from shared.errors import Rejected, Stale, Unavailable
 from shared.sessions import pairwise as stages
@@ -37,7 +38,7 @@ KINDS: tuple[type[server.Message], ...] = (
     messages.Endorsement,
     messages.Unmasking,
 )
-Closable = server.Advertising | server.Sharing | server.Collecting | server.Endorsing
+Closable = server.Advertising | server.Sharing | Collecting | Endorsing
 Out = Mapping[str, object] | messages.Endorsements
 BATCHES_A_HALVING = 8
 MOST_NAMED = 10
@@ -104,7 +105,7 @@ class Masked(Running):
             if self._behind(session):
                 return None
             phase, left = self._phase, self._awaited(session)
-            if not isinstance(phase, server.Revealing):
+            if not isinstance(phase, Revealing):
                 return None if left and not waited else self._close(phase, session)
         return self._open(session, phase, left, waited=waited)
 
@@ -154,7 +155,7 @@ class Masked(Running):
         if not self._begun:
             self._begun = True
             self._replay(session)
-        while self._at < target and not isinstance(self._phase, server.Revealing):
+        while self._at < target and not isinstance(self._phase, Revealing):
             try:
                 self._phase, _ = self._phase.close()
             except Unavailable:
@@ -172,7 +173,7 @@ class Masked(Running):
                     del self._heard[place][message.client_id]
 
     def _replay(self, session: Session) -> None:
-        if not isinstance(self._phase, server.Revealing) and self._behind(session):
+        if not isinstance(self._phase, Revealing) and self._behind(session):
             decided = session.decided[STAGES[self._at]]
             self._phase = server.replayed(self._phase, decided)  # type: ignore[type-var]
 
@@ -198,16 +199,14 @@ class Masked(Running):
         few = list(out.signatures.items())[: self._core.plan.quorum]
         return dict.fromkeys(decided, messages.Endorsements(dict(few)))
 
-    def _open(
-        self, session: Session, phase: server.Revealing, left: set[str], *, waited: bool
-    ) -> Step | None:
+    def _open(self, session: Session, phase: Revealing, left: set[str], *, waited: bool) -> Step | None:
         fresh = len(phase.answers) - self._settled
         last = waited or not left
         if not last and fresh < max(1, len(left) // BATCHES_A_HALVING):
             return None
         settled = phase.settle()
         with self._lock:
-            if isinstance(self._phase, server.Revealing):
+            if isinstance(self._phase, Revealing):
                 self._phase = replace(self._phase, masked=settled.masked)
             self._settled = len(phase.answers)
         if not last and settled.masked.opened != settled.masked.advertisements.keys():
