@@ -18,6 +18,7 @@ from services.client.__main__ import build as build_worker
 from services.client.sessions import mpc3
 from services.client.settings import ClientSettings
 from services.secure_aggregation.__main__ import build
+from services.secure_aggregation.parties import building
 from services.secure_aggregation.parties.certificates import make_identities
 from services.secure_aggregation.parties.link import Links
 from services.secure_aggregation.settings import SecureAggregationSettings
@@ -161,6 +162,26 @@ async def test_a_round_without_one_party_fails_at_its_deadline_with_the_reason(t
         (aborted,) = await fed.until(RoundAborted)
     assert ended.outcome == "failed"
     assert "party 2 is away" in aborted.reason
+
+
+async def test_a_party_that_falls_silent_after_the_uploads_fails_the_round_when_the_stage_is_over(
+    tmp_path, monkeypatch
+):
+    answer = building.serve
+
+    async def silent(custody, sender, kind, body):
+        if custody.index == 2 and kind == "agree":
+            raise Unavailable("under repair")
+        return await answer(custody, sender, kind, body)
+
+    monkeypatch.setattr(building, "serve", silent)
+    async with three_parties(tmp_path) as (fed, _, _):
+        await fed.submit(job("mpc3", rounds={"count": 1, "retries": 0}, aggregation={"stage_s": 1.0}))
+        (ended,) = await fed.until(JobEnded)
+        (aborted,) = await fed.until(RoundAborted)
+        await until(lambda: not any(fed.services[name].context.places for name in SERVICES[1:]))
+    assert ended.outcome == "failed"
+    assert "did not finish in time: party 2: under repair" in aborted.reason
 
 
 async def test_the_link_answers_nobody_but_the_other_two_parties(tmp_path):
