@@ -136,8 +136,16 @@ async def test_a_client_whose_shares_do_not_fit_is_left_out_and_named(tmp_path, 
 
 @pytest.mark.parametrize("party", [0, 1, 2])
 async def test_a_party_that_restarts_while_uploads_are_held_still_opens_the_sum(tmp_path, party):
+    await restarting(tmp_path, party)
+
+
+async def test_a_party_restarts_on_rabbitmq(tmp_path, amqp_url):
+    await restarting(tmp_path, 1, bus_url=amqp_url, dimension=300_000)
+
+
+async def restarting(folder, party, *, dimension=300, **options):
     gate = threading.Event()
-    async with three_parties(tmp_path) as (fed, workers, _):
+    async with three_parties(folder, dimension=dimension, **options) as (fed, workers, _):
         workers.trainers["gamma"].gate = gate
         await fed.submit(job("mpc3", rounds={"count": 1}))
         parties = [fed.services[name].context for name in SERVICES[1:]]
@@ -147,7 +155,7 @@ async def test_a_party_that_restarts_while_uploads_are_held_still_opens_the_sum(
         (ended,) = await fed.until(JobEnded)
         assert ended.outcome == "completed", ended.reason
         final = await adapter_of(fed, ended)
-    assert np.abs(final - known_mean(NAMES, 1, 300)).max() < STEP
+    assert np.abs(final - known_mean(NAMES, 1, dimension)).max() < STEP
     assert fed.of(RoundCompleted)[0].contributors == NAMES
 
 
