@@ -136,6 +136,17 @@ async def test_a_session_whose_last_client_sent_garbage_ends_without_waiting(sum
     assert [(item.client_id, bool(item.reason)) for item in summed.left_out] == [("c3", True)]
 
 
+async def test_nothing_is_kept_of_an_upload_whose_chunks_are_of_two(summing):
+    terms = await summing.begin(requested(CLIENTS, "none", DIMENSION, "job-r2"))
+    first, other = (upload(terms, "c0", bytes([byte]) * 4 * DIMENSION) for byte in (0, 1))
+    await summing.handle(first[0])
+    assert summing.gathered("job-r2").pieces.incomplete
+    with pytest.raises(Rejected, match="two uploads"):
+        await summing.handle(other[1])
+    assert not summing.gathered("job-r2").pieces.incomplete
+    assert (await summing.session("job-r2")).refused.keys() == {"c0"}
+
+
 async def test_a_second_upload_with_other_contents_is_refused_and_the_first_stands(summing):
     await summing.handle(small(summing, "c0", values(1, 2)))
     with pytest.raises(Rejected, match="second upload"):
@@ -160,7 +171,9 @@ async def test_an_upload_for_another_round_does_not_count(summing):
 
 
 def declined(client):
-    return ClientDeclined(client_id=client, job_id="job", round_id="job-r1", group_id="job-r1-g1", reason="policy")
+    return ClientDeclined(
+        client_id=client, job_id="job", round_id="job-r1", group_id="job-r1-g1", reason="policy"
+    )
 
 
 async def test_a_session_is_complete_once_everyone_is_in_or_declined(summing):
