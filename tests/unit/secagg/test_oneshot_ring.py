@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.core.secagg.oneshot import beacon, compiled, key_stream, noise, ring
+from shared.core.secagg import key_stream
+from shared.core.secagg.oneshot import beacon, compiled, noise, ring
 
 KNOWN_FIRST = [432524605, 1244457594, 246074833, 104537235]
 KNOWN_SHA256 = "d5c982623f6b58cb7b219e03a17cfc4f96eb24de6b7a03f71f9f68560647d896"

@@ -1,12 +1,12 @@
 """The encoding's loops over all coordinates, compiled; no fast-math, so that every machine rounds alike."""
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
+
+from shared.core.compiling import compiled
 
 _HALF_WORD = np.uint32(8)
 _UNIT = np.float32(2.0**-24)
@@ -17,24 +17,7 @@ _F32S, _F64S = types.Array(types.float32, 1, "C"), types.Array(types.float64, 1,
 _READ_F32S = types.Array(types.float32, 1, "C", readonly=True)
 
 
-def _compile(*signatures: Any) -> Callable[[Callable[..., Any]], Any]:  # noqa: ANN401
-    """Compile at import for those signatures; from a cache on disk, where there is a folder for one."""
-
-    def decorate(function: Callable[..., Any]) -> Any:  # noqa: ANN401
-        def compiled(*, cache: bool) -> Any:  # noqa: ANN401
-            return numba.njit(
-                list(signatures), nogil=True, boundscheck=False, error_model="numpy", cache=cache
-            )(function)
-
-        try:
-            return compiled(cache=True)
-        except RuntimeError:
-            return compiled(cache=False)
-
-    return decorate
-
-
-@_compile(types.void(_F32S, types.int64), types.void(_F64S, types.int64))
+@compiled(types.void(_F32S, types.int64), types.void(_F64S, types.int64))
 def _hadamard(values: Any, block: Any) -> None:  # noqa: ANN401
     """Two levels of butterflies a pass; a single level is left where the block's logarithm is odd."""
     for start in range(0, values.size, block):
@@ -54,7 +37,7 @@ def _hadamard(values: Any, block: Any) -> None:  # noqa: ANN401
                 values[j], values[j + half] = a + b, a - b
 
 
-@_compile(
+@compiled(
     types.void(_READ_F32S, _WORDS, types.float32, _F32S), types.void(_F64S, _WORDS, types.float64, _F64S)
 )
 def _flip(values: Any, signs: Any, factor: Any, out: Any) -> None:  # noqa: ANN401
@@ -63,7 +46,7 @@ def _flip(values: Any, signs: Any, factor: Any, out: Any) -> None:  # noqa: ANN4
         out[i] = -factor * values[i] if bit else factor * values[i]
 
 
-@_compile(types.int64(_READ_F32S, _U32S, types.float32, types.float32, _I32S))
+@compiled(types.int64(_READ_F32S, _U32S, types.float32, types.float32, _I32S))
 def _round(values: Any, words: Any, scale: Any, limit: Any, out: Any) -> Any:  # noqa: ANN401
     """The comparison is exact: a word's upper 24 bits are a float32, and so is what is beyond the floor."""
     clipped = 0

@@ -10,8 +10,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.core.secagg import key_stream
 from shared.core.secagg.encoding import compiled
-from shared.core.secagg.oneshot import key_stream
 from shared.core.secagg.sealing import bind
 
 DOMAIN = b"fedlora/encoding/rotation/v1"

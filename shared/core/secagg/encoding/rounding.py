@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.core.randomness import RandomBytes
+from shared.core.secagg import key_stream
 from shared.core.secagg.encoding import compiled
-from shared.core.secagg.oneshot import key_stream
 
 PIECE = 1 << 15  # coordinates: their words stay in the cache
 REPEAT_PROBABILITY = math.exp(-0.5)  # Kairouz et al.'s beta: at most so often is a rounding repeated

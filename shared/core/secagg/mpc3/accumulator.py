@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.core.secagg import key_stream
 from shared.core.secagg.mpc3 import compiled, gram, shares, sketch
 from shared.core.secagg.mpc3.gram import Gram
 from shared.core.secagg.mpc3.messages import Payload
 from shared.core.secagg.mpc3.secrets import Secrets, derived
 from shared.core.secagg.mpc3.sketch import Sketch
 from shared.core.secagg.mpc3.terms import Terms
-from shared.core.secagg.oneshot import key_stream
 
 _CHOICES = shares.PIECE // compiled.GROUP * compiled.GROUP_BYTES  # bytes for one piece, whole words
 

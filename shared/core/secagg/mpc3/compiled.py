@@ -6,7 +6,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from shared.core.secagg.oneshot.compiled import _compile
+from shared.core.compiling import loop
 
 ROWS = 40  # projections of the norm check
 GROUP = 4  # coordinates whose partial sums are tabulated together
@@ -17,7 +17,7 @@ _U64S, _READ_ONLY = types.Array(types.uint64, 1, "C"), types.Array(types.uint64,
 _I8S, _I64S, _U8S = (types.Array(kind, 1, "C") for kind in (types.int8, types.int64, types.uint8))
 
 
-@_compile(_READ_ONLY, _I8S, _I64S, _U64S, _U64S)
+@loop(_READ_ONLY, _I8S, _I64S, _U64S, _U64S)
 def _absorb(share: Any, signs: Any, rotations: Any, total: Any, sketch: Any) -> None:  # noqa: ANN401
     size = sketch.size
     for block in range(rotations.size):
@@ -35,13 +35,13 @@ def _absorb(share: Any, signs: Any, rotations: Any, total: Any, sketch: Any) -> 
             sketch[wrapped + j] += (share[first + j] ^ sign) - sign
 
 
-@_compile(_READ_ONLY, types.uint64, _U64S)
+@loop(_READ_ONLY, types.uint64, _U64S)
 def _add(share: Any, weight: Any, total: Any) -> None:  # noqa: ANN401
     for i in range(total.size):
         total[i] += weight * share[i]
 
 
-@_compile(_READ_ONLY, _U8S, _U64S)
+@loop(_READ_ONLY, _U8S, _U64S)
 def _project(share: Any, choices: Any, out: Any) -> None:  # noqa: ANN401
     """A table of the 16 sums of four signed coordinates, and one look-up in it for each row."""
     sums = np.zeros(16, np.uint64)

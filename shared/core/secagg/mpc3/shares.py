@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.core.secagg import key_stream
 from shared.core.secagg.mpc3.terms import PARTIES, Terms
-from shared.core.secagg.oneshot import key_stream
 from shared.core.secagg.sealing import bind
 from shared.errors import Rejected
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.core.secagg import key_stream
 from shared.core.secagg.mpc3 import compiled
 from shared.core.secagg.mpc3.secrets import derived
-from shared.core.secagg.oneshot import key_stream
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.core.secagg.oneshot import key_stream
+from shared.core.secagg import key_stream
 
 
 def additive(keys: tuple[bytes, bytes], count: int) -> NDArray[np.uint64]:

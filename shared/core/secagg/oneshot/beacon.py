@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.core.secagg.oneshot import key_stream
+from shared.core.secagg import key_stream
 from shared.core.secagg.oneshot.ring import N, Q
 from shared.core.secagg.sealing import bind
 

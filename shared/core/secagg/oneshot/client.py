@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from shared.core.randomness import RandomBytes
-from shared.core.secagg import sealing
-from shared.core.secagg.oneshot import commitment, compiled, encoding, key_stream, noise, packed_shamir, ring
+from shared.core.secagg import key_stream, sealing
+from shared.core.secagg.oneshot import commitment, compiled, encoding, noise, packed_shamir, ring
 from shared.core.secagg.oneshot.beacon import GROUP
 from shared.core.secagg.oneshot.messages import Share, Upload, upload_message, words_to_bytes
 from shared.core.secagg.oneshot.terms import Terms, public_polynomials

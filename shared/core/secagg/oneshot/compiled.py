@@ -5,7 +5,7 @@ Shoup: x w mod q from the upper half of x floor(w 2^32 / q), without a division.
 Source: Harvey 2014, J. Symbolic Computation 60, arXiv:1205.2926, Section 3.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numba
@@ -13,6 +13,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from shared.core.compiling import loop
 from shared.core.secagg.oneshot import noise, ring
 from shared.core.secagg.oneshot.beacon import LANES
 
@@ -39,24 +40,6 @@ _READ_ONLY = types.Array(types.uint32, 3, "C", readonly=True)
 _POLYNOMIALS = types.Array(types.uint32, 3, "C")
 
 
-def _compile(*arguments: Any) -> Callable[[Callable[..., None]], Any]:  # noqa: ANN401
-    """Compile at import for those argument types; from a cache on disk, where there is a folder for one."""
-
-    def decorate(function: Callable[..., None]) -> Any:  # noqa: ANN401
-        def compiled(*, cache: bool) -> Any:  # noqa: ANN401
-            signature = types.void(*arguments)
-            return numba.njit(signature, nogil=True, boundscheck=False, error_model="numpy", cache=cache)(
-                function
-            )
-
-        try:
-            return compiled(cache=True)
-        except RuntimeError:
-            return compiled(cache=False)
-
-    return decorate
-
-
 @numba.njit(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _times(value: Any, factor: Any, quotient: Any) -> Any:  # noqa: ANN401
     """value factor mod q, below q; any 32-bit value. The difference wraps, so the smaller one is right."""
@@ -65,7 +48,7 @@ def _times(value: Any, factor: Any, quotient: Any) -> Any:  # noqa: ANN401
     return min(remainder, _U32(remainder - _Q))
 
 
-@_compile(_READ_ONLY, _U32S, _U32S, _POLYNOMIALS)
+@loop(_READ_ONLY, _U32S, _U32S, _POLYNOMIALS)
 def _mask(transforms: Any, secret: Any, quotients: Any, out: Any) -> None:  # noqa: ANN401
     """As `mask`: the product, then Gentleman-Sande butterflies, `LANES` polynomials side by side."""
     for group in range(out.shape[0]):
@@ -93,7 +76,7 @@ def _mask(transforms: Any, secret: Any, quotients: Any, out: Any) -> None:  # no
                 block[j, lane] = _times(block[j, lane], _INVERSE_N[0], _INVERSE_N_QUOTIENT[0])
 
 
-@_compile(_U32S, _U64S, _I32S, types.int32)
+@loop(_U32S, _U64S, _I32S, types.int32)
 def _conceal(masked: Any, words: Any, values: Any, scale: Any) -> None:  # noqa: ANN401
     """As `conceal`. The table is scanned whole for every draw, without a branch."""
     for i in range(masked.size):
@@ -108,14 +91,14 @@ def _conceal(masked: Any, words: Any, values: Any, scale: Any) -> None:  # noqa:
         masked[i] = min(total, _U32(total - _Q))
 
 
-@_compile(_U32S, types.Array(types.uint32, 1, "C", readonly=True))
+@loop(_U32S, types.Array(types.uint32, 1, "C", readonly=True))
 def _add(total: Any, term: Any) -> None:  # noqa: ANN401
     for i in range(total.size):
         both = _U32(total[i] + term[i])
         total[i] = min(both, _U32(both - _Q))
 
 
-@_compile(_U32S, _U32S, _F64S, types.float64)
+@loop(_U32S, _U32S, _F64S, types.float64)
 def _reveal(total: Any, masks: Any, out: Any, unit: Any) -> None:  # noqa: ANN401
     for i in range(out.size):
         residue = _U32(total[i] - masks[i])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.core.secagg.oneshot import key_stream
+from shared.core.secagg import key_stream
 from shared.core.secagg.oneshot.interpolation import P, basis, error_positions, product
 from shared.errors import Refused, Rejected
 
