@@ -1,9 +1,9 @@
 """From the last upload to the published aggregate: `python benchmarks/round_latency.py`.
 
-A private RabbitMQ and PostgreSQL, the secure-aggregation and robust-aggregator processes as they are deployed, and a
-committee of real key holders in one process. The clients are simulated, what they send is not: each encrypts,
-shares, seals and signs. The clock runs from before the last client's last chunk is published until the aggregate's
-event is back: broker, stores, committee round trip and all. Every process shares the machine's cores.
+A private RabbitMQ and PostgreSQL, the secure-aggregation and robust-aggregator processes as deployed,
+and a committee of real key holders in one process. The clients are simulated, what they send is not: each
+encrypts, shares, seals and signs. The clock runs from before the last client's last chunk is published until
+the aggregate's event is back: broker, stores, committee and all. Every process shares the machine.
 """
 
 import argparse
@@ -58,7 +58,7 @@ async def _hold(endpoints: Endpoints, names: list[str]) -> None:
             infrastructure = await open_infrastructure(name, own)
             stack.push_async_callback(infrastructure.close)
             holder = await build(infrastructure, KeyHolderSettings(holder_id=name, home=home))
-            asyncio.create_task(holder.run(asyncio.Event()))  # noqa: RUF006 - ends with the process
+            asyncio.create_task(holder.run(asyncio.Event()))
         await asyncio.Event().wait()
 
 
@@ -76,7 +76,9 @@ class Driver:
     dimension: int
     keys: dict[str, Ed25519PrivateKey]
     holders: tuple[str, ...]
-    heard: dict[type, asyncio.Queue] = field(default_factory=lambda: {kind: asyncio.Queue() for kind in TAPPED})
+    heard: dict[type, asyncio.Queue] = field(
+        default_factory=lambda: {kind: asyncio.Queue() for kind in TAPPED}
+    )
     relayed: set[str] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -138,7 +140,8 @@ class Driver:
             round_id=round_id,
             group_id=f"{round_id}-g1",
             members={
-                name: Member(verify_key=key.public_key().public_bytes_raw()) for name, key in self.keys.items()
+                name: Member(verify_key=key.public_key().public_bytes_raw())
+                for name, key in self.keys.items()
             },
             plan=SessionPlan(
                 protocol="oneshot", bits=16, bound=0.1, rotate=False, committee=self.holders, stage_s=60.0
@@ -208,7 +211,7 @@ async def measure(options: argparse.Namespace, endpoints: Endpoints, pids: dict[
     p99 = took[min(len(took) - 1, int(0.99 * len(took)))]
     print(
         f"n = {options.clients}, d = {options.dimension}, C = {options.holders}, {len(took)} rounds: "
-        f"p50 {statistics.median(took):.1f} ms, p99 {p99:.1f} ms (of {len(took)}: the largest below 100 rounds); "
+        f"p50 {statistics.median(took):.1f} ms, p99 {p99:.1f} ms (below 100 rounds: the largest); "
         f"to the sum p50 {statistics.median(sums):.1f} ms"
     )
     await infrastructure.close()

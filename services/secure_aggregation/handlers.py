@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import structlog
 
 from services.secure_aggregation import pieces
 from services.secure_aggregation.context import Aggregation, Gathered
@@ -34,6 +35,8 @@ from shared.events import (
 from shared.events.values import LeftOut
 from shared.ports import UnitOfWork
 from shared.service import Handlers
+
+log = structlog.get_logger()
 
 
 def held_under(session: Session) -> str:
@@ -230,6 +233,8 @@ async def _publish_sum(
     session: Session, summed: Summed, gathered: Gathered, unit: UnitOfWork, context: Aggregation
 ) -> None:
     members = gathered.running.terms.members
+    for participant, reason in summed.named.items():
+        log.warning("sent something wrong", participant=participant, reason=reason, group_id=session.group_id)
     with context.telemetry.span("store sum", group_id=session.group_id):
         total = await context.blobs.put(np.asarray(summed.total, "<f8").tobytes())
     unit.publish(
@@ -240,6 +245,7 @@ async def _publish_sum(
             groups=session.groups,
             total=total,
             weights={client: members[client].weight for client in summed.members},
+            named=dict(summed.named),
             left_out=_left_out(session, gathered, summed.members),
         )
     )

@@ -42,6 +42,7 @@ class GroupSummed(Event, type="group.summed.v1"):
     total: BlobRef  # float64 little-endian, the sum of weighted updates
     weights: dict[ClientId, float]  # of those in the sum
     left_out: tuple[LeftOut, ...]
+    named: dict[ClientId, str] = {}  # clients and key holders who sent something wrong, without effect
 
 
 class GroupFailed(Event, type="group.failed.v1"):

@@ -82,7 +82,7 @@ EXAMPLES = (
     events.StageBegun(**ALICE, **IN_GROUP, terms=BLOB, stage="release", payload=b"p"),
     events.StageAnswered(**ALICE, **IN_GROUP, stage="answer", payload=b"p", signature=b"s" * 64),
     events.HolderSeen(**ALICE, verify_key=b"k" * 32, sealing_key=b"s" * 9, sealing_signature=b"t" * 64),
-    events.GroupSummed(**IN_GROUP, total=BLOB, groups=2, weights={"alice": 0.5}, left_out=LEFT),
+    events.GroupSummed(**IN_GROUP, total=BLOB, groups=2, weights={"alice": 0.5}, named={"bob": "lied"}, left_out=LEFT),
     events.GroupFailed(**IN_GROUP, reason="too few", left_out=LEFT, faulty=("bob",)),
     events.UpdateAggregated(**IN_ROUND, update=BLOB, weights={"alice": 1.0}, left_out=LEFT, update_norm=0.5),
     events.ClientJoined(**ALICE, verify_key=b"k" * 32, version="1"),

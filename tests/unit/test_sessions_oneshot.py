@@ -225,6 +225,28 @@ async def test_without_a_quorum_in_time_the_group_fails(service):
         await service.handle(session.answer("c3"))
 
 
+async def test_a_key_holder_that_complains_of_more_than_a_third_is_not_believed(service):
+    session = await Session.begin(service, 5)
+    await session.upload()
+    await session.answers("c0", "c1", "c2")
+    everyone = pack({f"c{n}": "does not open" for n in range(5)})
+    for holder in ("c3", "c4"):
+        await service.handle(answered(session.terms, holder, identity_of(holder), COMPLAINT, everyone))
+    (failed,) = service.of(GroupFailed)
+    assert failed.faulty == ()
+
+
+async def test_a_complaint_that_costs_nothing_is_named_with_the_sum(service):
+    session = await Session.begin(service, 5)
+    await session.upload()
+    complaint = pack({"c1": "does not open"})
+    await service.handle(answered(session.terms, "c4", identity_of("c4"), COMPLAINT, complaint))
+    await session.answers("c0", "c1", "c2", "c3")
+    (summed,) = service.of(GroupSummed)
+    assert summed.named == {"c1": "key holder c4 refused its share: does not open"}
+    assert "c1" in summed.weights
+
+
 async def test_complaints_that_leave_no_quorum_fail_the_group_at_once_and_name_the_client(service):
     session = await Session.begin(service, 5)
     await session.upload()

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -38,11 +38,12 @@ class Message:
 
 @dataclass(frozen=True)
 class Summed:
-    """The session's result: (d,) the sum of weighted updates, of whom, and who was found to have lied."""
+    """The session's result: (d,) the sum of weighted updates, of whom, and who was found to have sent
+    something wrong, with what: a client or a key holder, without effect on this sum."""
 
     total: NDArray[np.float64]
     members: tuple[str, ...]
-    liars: tuple[str, ...] = ()
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,9 @@ class Encrypted(Running):
                 return Step(FAILED, outcome=Failed(str(error), self._faulty()))
             liars += [self._names[index] for index in aggregate.liars]
             total = decode_sum(encoding_of(self.terms), aggregate.values).astype(np.float64)
-            return Step(SUMMED, outcome=Summed(total, aggregate.survivors, tuple(liars)))
+            named = {name: "its answer as a key holder was wrong" for name in liars}
+            named |= self._complained_of()
+            return Step(SUMMED, outcome=Summed(total, aggregate.survivors, named))
         if waited or heard == len(self._names):
             reason = (
                 f"{len(self._core.answers)} of {len(self._names)} key holders answered, {quorum} are needed"
@@ -157,9 +159,19 @@ class Encrypted(Running):
                 wrong.append(name)
         return wrong
 
+    def _complained_of(self) -> dict[str, str]:
+        """Whose share a key holder refused. One that refuses more than a third is not believed: fewer than
+        a third of the clients are malicious."""
+        most = max(1, len(self.uploads) // 3)
+        found: dict[str, str] = {}
+        for holder, reasons in sorted(self._complaints.items()):
+            real = {client: reason for client, reason in sorted(reasons.items()) if client in self.uploads}
+            if len(real) <= most:
+                found |= {c: f"key holder {holder} refused its share: {why}" for c, why in real.items()}
+        return found
+
     def _faulty(self) -> tuple[str, ...]:
-        named = {client for reasons in self._complaints.values() for client in reasons}
-        return tuple(sorted(named & self.uploads))
+        return tuple(sorted(self._complained_of()))
 
     def _batches(self, relayed: Collection[str]) -> list[tuple[str, ...]]:
         """Whose shares still have to be passed on, by message."""
