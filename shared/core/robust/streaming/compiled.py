@@ -7,7 +7,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from shared.core.compiling import loop
+from shared.core.compiling import compiled, loop
 
 BINS, ZERO = 256, 128  # of int8 values, and the bin of 0
 _GROUP = 16  # bins that are skipped or summed together
@@ -16,6 +16,8 @@ _U16, _I16, _I32, _I64 = np.uint16, np.int16, np.int32, np.int64
 _COUNTS = types.Array(types.uint16, 2, "C")
 _I8S, _I16S = types.Array(types.int8, 2, "C"), types.Array(types.int16, 2, "C")
 _F64S = types.Array(types.float64, 1, "C")
+_UPDATES = [types.Array(kind, 1, "C", readonly=True) for kind in (types.int8, types.int16, types.float32)]
+_SIGNS, _ROTATIONS = types.Array(types.int8, 1, "C"), types.Array(types.int64, 1, "C")
 
 
 @loop(_COUNTS, _I8S)
@@ -126,6 +128,7 @@ def _kept(columns: Any, count: Any, start: Any, stop: Any, out: Any) -> None:  #
         out[j] = (total - surplus) / (stop - start)
 
 
+@compiled(*(types.void(values, _SIGNS, _ROTATIONS, _F64S) for values in _UPDATES))
 def _sketch(values: Any, signs: Any, rotations: Any, out: Any) -> None:  # noqa: ANN401
     size = out.size
     for block in range(rotations.size):
@@ -136,17 +139,6 @@ def _sketch(values: Any, signs: Any, rotations: Any, out: Any) -> None:  # noqa:
             out[rotation + j] += np.float64(values[first + j]) * (1 + 2 * signs[first + j])
         for j in range(split, length):
             out[rotation - size + j] += np.float64(values[first + j]) * (1 + 2 * signs[first + j])
-
-
-_SKETCHES = {
-    np.dtype(name): loop(
-        types.Array(getattr(types, name), 1, "C", readonly=True),
-        types.Array(types.int8, 1, "C"),
-        types.Array(types.int64, 1, "C"),
-        _F64S,
-    )(_sketch)
-    for name in ("int8", "int16", "float32")
-}
 
 
 def sketch(
@@ -161,7 +153,7 @@ def sketch(
         size: k, 1 or more.
     """
     out = np.zeros(size, np.float64)
-    _SKETCHES[values.dtype](np.ascontiguousarray(values), signs, rotations, out)
+    _sketch(np.ascontiguousarray(values), signs, rotations, out)
     return out
 
 
