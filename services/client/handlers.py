@@ -94,6 +94,7 @@ async def _accept(event: RoundStarted, unit: UnitOfWork, desk: Desk) -> None:
     terms = SessionTerms.from_bytes(await desk.blobs.get(event.terms))
     state.check_terms(terms, event, job, desk.identity.public_key().public_bytes_raw())
     pinned = await unit.find(Pinned, "worker") or Pinned()
+    state.check_weight(terms, job.specification, pinned.records or 1, desk.client_id)
     pinned = state.pinned_keys(pinned, terms)
     position = session_of(terms, desk).begin(desk.random.bytes)
     ledger = await unit.find(Ledger, event.job_id) or new_ledger(job)

@@ -7,6 +7,7 @@ from shared.core.secagg.sealing import SealingKey, bind
 from shared.errors import Refused, Stale
 from shared.events import JobAnnounced, RoundStarted
 from shared.events.values import Layout, SessionPlan
+from shared.job.plan import weight_of
 from shared.job.specification import JobSpecification
 from shared.ports import State
 from shared.sessions.terms import SessionTerms
@@ -134,3 +135,10 @@ def check_terms(terms: SessionTerms, started: RoundStarted, job: LocalJob, own_k
     member = terms.members.get(started.client_id)
     if member is None or member.verify_key != own_key:
         raise Refused("terms.members", "this client is not among them under its key", "send the cohort's")
+
+
+def check_weight(terms: SessionTerms, specification: JobSpecification, records: int, client_id: str) -> None:
+    """Raises: Refused when the update would count otherwise than the job says for so many records."""
+    given, due = terms.members[client_id].weight, weight_of(specification, records)
+    if abs(given - due) > 1e-9:
+        raise Refused("terms.members", f"the weight {given:g} for {records} records", f"give {due:g}")

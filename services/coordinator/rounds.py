@@ -37,6 +37,7 @@ from shared.events import (
 )
 from shared.events.ids import round_id_of
 from shared.events.values import LeftOut, Member, SessionPlan
+from shared.job.plan import weight_of
 from shared.job.refusals_cohort import cohort_refusals
 from shared.ports import UnitOfWork
 
@@ -309,14 +310,16 @@ async def _members(groups: dict[str, tuple[str, ...]], job: Job, unit: UnitOfWor
         client for group in groups.values() for client in group[: job.specification.aggregation.committee]
     ]
     seats = {seat.client_id: seat for seat in await unit.find_all(Seat, [(job.job_id, c) for c in seated])}
-    return {client.client_id: _member(client, seats.get(client.client_id)) for client in known}
+    return {client.client_id: _member(client, seats.get(client.client_id), job) for client in known}
 
 
-def _member(client: Client, seat: Seat | None) -> Member:
+def _member(client: Client, seat: Seat | None, job: Job) -> Member:
+    weight = weight_of(job.specification, job.records.get(client.client_id, 1))
     if seat is None:
-        return Member(verify_key=client.verify_key)
+        return Member(verify_key=client.verify_key, weight=weight)
     return Member(
         verify_key=client.verify_key,
+        weight=weight,
         sealing_key=seat.sealing_key,
         sealing_signature=seat.sealing_signature,
     )

@@ -97,6 +97,13 @@ def _noise_on_gradients(specification: JobSpecification, noise_multiplier: float
     return noise_multiplier / math.sqrt(1 - BITS_NOISE**-2)
 
 
+def weight_of(specification: JobSpecification, records: int) -> float:
+    """The public weight of a client that declared so many records, in (0, 1]: nobody gains by declaring more
+    than the cap."""
+    cap = specification.aggregation.weight_cap
+    return 1.0 if cap is None else min(max(records, 1), cap) / cap
+
+
 def planned_bits_noise(specification: JobSpecification, noise_multiplier: float) -> float | None:
     """Noise multiplier of the bits that adaptive clipping releases; None for the other rules."""
     return BITS_NOISE * noise_multiplier if specification.privacy.clipping == "adaptive" else None

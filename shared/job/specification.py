@@ -119,6 +119,9 @@ class Aggregation(Section):
     malicious: int = Field(
         0, ge=0, description="clients of a round that may lie, or tell the server all they know"
     )
+    weight_cap: int | None = Field(
+        None, ge=1, description="weigh by declared records, up to this many; default: every client the same"
+    )
     robust: Literal["mean"] = Field("mean", description="rule that turns sums into one update")
     server_learning_rate: float = Field(1.0, gt=0, le=10, description="factor on the update")
 

@@ -126,8 +126,11 @@ class ScriptedClient:
         if self.declines:
             await self.say(
                 ClientDeclined(
-                    client_id=self.client_id, job_id=event.job_id, round_id=event.round_id,
-                    group_id=event.group_id, reason="policy",
+                    client_id=self.client_id,
+                    job_id=event.job_id,
+                    round_id=event.round_id,
+                    group_id=event.group_id,
+                    reason="policy",
                 )
             )
             return

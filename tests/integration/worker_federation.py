@@ -39,7 +39,9 @@ class KnownTrainer:
                 raise RuntimeError("the round is over")
         number = int(task.round_id.rsplit("-r", 1)[1])
         self.trained.append(number)
-        return TrainingResult(known_update(self.client_id, number, self.dimension), task.mechanism.steps, 0.0, 1.0)
+        return TrainingResult(
+            known_update(self.client_id, number, self.dimension), task.mechanism.steps, 0.0, 1.0
+        )
 
 
 def known_update(client_id, number, dimension):
