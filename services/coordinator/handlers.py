@@ -2,6 +2,7 @@
 
 from services.coordinator import clients, jobs, limits, rounds
 from services.coordinator.context import Coordination
+from services.coordinator.ending import GATHER, ROUND
 from shared.errors import Rejected
 from shared.events import (
     BudgetRefused,
@@ -23,7 +24,7 @@ from shared.events import (
 from shared.ports import UnitOfWork
 from shared.service import Handlers
 
-DEADLINES = {rounds.GATHER: jobs.on_gathered, rounds.ROUND: rounds.on_round_deadline}
+DEADLINES = {GATHER: jobs.on_gathered, ROUND: rounds.on_round_deadline}
 
 
 async def on_deadline_passed(event: DeadlinePassed, unit: UnitOfWork, context: Coordination) -> None:

@@ -6,7 +6,8 @@ from datetime import timedelta
 import structlog
 
 from services.coordinator.context import Coordination
-from services.coordinator.rounds import GATHER, abort, advance, end
+from services.coordinator.ending import GATHER, abort, end
+from services.coordinator.rounds import advance
 from services.coordinator.state import Client, Job, Round
 from shared.errors import Stale
 from shared.events import DeadlinePassed, JobAccepted, JobAnnounced, JobCancelled, JobRefused, JobSubmitted

@@ -5,12 +5,12 @@ from datetime import timedelta
 
 from services.coordinator import adapter as adapters
 from services.coordinator.context import Coordination
+from services.coordinator.ending import GATHER, ROUND, abort, end, over, publish
+from services.coordinator.members import members_of
 from services.coordinator.state import (
     Client,
     Job,
-    Outcome,
     Round,
-    Seat,
     agreed,
     gathered,
     grouped,
@@ -22,12 +22,8 @@ from shared.events import (
     BudgetRequested,
     BudgetReserved,
     DeadlinePassed,
-    Event,
     GroupFailed,
-    JobClosed,
-    JobEnded,
     RoundAborted,
-    RoundClosed,
     RoundCompleted,
     RoundOpened,
     RoundStarted,
@@ -36,12 +32,9 @@ from shared.events import (
     UpdateAggregated,
 )
 from shared.events.ids import round_id_of
-from shared.events.values import LeftOut, Member, SessionPlan
-from shared.job.plan import weight_of
+from shared.events.values import LeftOut, SessionPlan
 from shared.job.refusals_cohort import cohort_refusals
 from shared.ports import UnitOfWork
-
-GATHER, ROUND = "gather", "round"
 
 
 async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
@@ -87,7 +80,7 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
     await unit.unschedule(GATHER, job.key)
     expires_at = deadline + timedelta(seconds=context.settings.grace_s)
     await unit.schedule(ROUND, round_.key, expires_at, trace=round_.root)
-    _publish(
+    publish(
         BudgetRequested(
             job_id=job.job_id,
             round_id=round_.round_id,
@@ -122,7 +115,7 @@ async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: C
         raise Stale("the job has no layout")
     shuffled = context.shuffled([item.client_id for item in event.reservations])
     groups = grouped(round_.round_id, shuffled, job.specification.aggregation.group_size)
-    members = await _members(groups, job, unit)
+    members = await members_of(groups, job, unit)
     round_ = round_.replace(groups=groups)
     await unit.save(round_)
     for group_id, group in groups.items():
@@ -137,7 +130,7 @@ async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: C
             dimension=layout.dimension,
             deadline=round_.deadline,
         )
-        _publish(requested, round_, unit)
+        publish(requested, round_, unit)
 
 
 async def on_budget_refused(event: BudgetRefused, unit: UnitOfWork, context: Coordination) -> None:
@@ -163,7 +156,7 @@ async def on_session_opened(event: SessionOpened, unit: UnitOfWork, context: Coo
     for reservation in round_.reservations:
         if reservation.client_id not in group:
             continue
-        _publish(
+        publish(
             RoundStarted(
                 client_id=reservation.client_id,
                 job_id=job.job_id,
@@ -189,7 +182,7 @@ async def on_session_opened(event: SessionOpened, unit: UnitOfWork, context: Coo
         left_out=round_.left_out,
         deadline=round_.deadline,
     )
-    _publish(opened, round_, unit)
+    publish(opened, round_, unit)
 
 
 async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, context: Coordination) -> None:
@@ -205,7 +198,7 @@ async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, contex
     before, update = await context.blobs.get(job.adapter), await context.blobs.get(event.update)
     rate = job.specification.aggregation.server_learning_rate
     adapter = await context.blobs.put(adapters.moved(before, update, job.layout, rate))
-    await _over(round_.replace(phase="completed"), "completed", "", unit)
+    await over(round_.replace(phase="completed"), "completed", "", unit)
     completed = RoundCompleted(
         job_id=job.job_id,
         round_id=round_.round_id,
@@ -218,7 +211,7 @@ async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, contex
         completed_at=unit.now,
         root=round_.root,
     )
-    _publish(completed, round_, unit)
+    publish(completed, round_, unit)
     job = job.replace(adapter=adapter, completed=job.completed + 1, failures=0, round_id="")
     if job.completed >= job.specification.rounds.count:
         await end(job, "completed", "all rounds are done", unit)
@@ -259,40 +252,6 @@ async def on_round_aborted(event: RoundAborted, unit: UnitOfWork, context: Coord
     context.telemetry.export_root(event.root, "round", event.started_at, event.aborted_at, attributes)
 
 
-async def abort(round_: Round, reason: str, unit: UnitOfWork) -> None:
-    """End a round without an update."""
-    await _over(round_.replace(phase="aborted"), "aborted", reason, unit)
-    aborted = RoundAborted(
-        job_id=round_.job_id,
-        round_id=round_.round_id,
-        number=round_.number,
-        reason=reason,
-        started_at=round_.started_at,
-        aborted_at=unit.now,
-        root=round_.root,
-    )
-    _publish(aborted, round_, unit)
-
-
-async def end(job: Job, outcome: Outcome, reason: str, unit: UnitOfWork) -> None:
-    """No more rounds."""
-    await unit.save(job.replace(phase="ended", round_id=""))
-    await unit.unschedule(GATHER, job.key)
-    ended = JobEnded(
-        job_id=job.job_id,
-        outcome=outcome,
-        reason=reason,
-        rounds_completed=job.completed,
-        adapter=job.adapter if job.completed else None,
-        layout=job.layout,
-        ended_at=unit.now,
-    )
-    unit.publish(ended, correlation_id=job.job_id)
-    for client_id in sorted({*job.announced, *job.ready}):
-        closed = JobClosed(client_id=client_id, job_id=job.job_id, outcome=outcome, reason=reason)
-        unit.publish(closed, correlation_id=job.job_id)
-
-
 async def _current(job_id: str, round_id: str, unit: UnitOfWork) -> Round:
     # The job first: every handler locks in this order.
     await unit.load(Job, job_id)
@@ -300,29 +259,6 @@ async def _current(job_id: str, round_id: str, unit: UnitOfWork) -> Round:
     if round_.over:
         raise Stale(f"the round is {round_.phase}")
     return round_
-
-
-async def _members(groups: dict[str, tuple[str, ...]], job: Job, unit: UnitOfWork) -> dict[str, Member]:
-    """Everyone with a verify key; of each group, which is in a random order, as many as a committee has
-    seats also with what is sealed to them."""
-    known = await unit.find_all(Client, [(client,) for group in groups.values() for client in group])
-    seated = [
-        client for group in groups.values() for client in group[: job.specification.aggregation.committee]
-    ]
-    seats = {seat.client_id: seat for seat in await unit.find_all(Seat, [(job.job_id, c) for c in seated])}
-    return {client.client_id: _member(client, seats.get(client.client_id), job) for client in known}
-
-
-def _member(client: Client, seat: Seat | None, job: Job) -> Member:
-    weight = weight_of(job.specification, job.records.get(client.client_id, 1))
-    if seat is None:
-        return Member(verify_key=client.verify_key, weight=weight)
-    return Member(
-        verify_key=client.verify_key,
-        weight=weight,
-        sealing_key=seat.sealing_key,
-        sealing_signature=seat.sealing_signature,
-    )
 
 
 async def _retry(
@@ -349,29 +285,8 @@ async def _exhausted(job: Job, round_: Round, refused: tuple[LeftOut, ...], unit
     await end(job, "budget-exhausted", reason, unit)
 
 
-async def _over(round_: Round, outcome: str, reason: str, unit: UnitOfWork) -> None:
-    await unit.save(round_)
-    await unit.unschedule(ROUND, round_.key)
-    for reservation in round_.reservations:
-        closed = RoundClosed.model_validate(
-            {
-                "client_id": reservation.client_id,
-                "job_id": round_.job_id,
-                "round_id": round_.round_id,
-                "outcome": outcome,
-                "reason": reason,
-            }
-        )
-        _publish(closed, round_, unit)
-
-
 async def _look_again(job: Job, unit: UnitOfWork, context: Coordination) -> None:
     await unit.save(job)
     gather_until = job.accepted_at + timedelta(seconds=job.specification.rounds.gather_s)
     later = unit.now + timedelta(seconds=context.settings.look_again_s)
     await unit.schedule(GATHER, job.key, gather_until if gather_until > unit.now else later)
-
-
-def _publish(event: Event, round_: Round, unit: UnitOfWork) -> None:
-    """Within the round's trace, whatever was being handled."""
-    unit.publish(event, correlation_id=round_.round_id, trace=round_.root)
