@@ -19,7 +19,7 @@ def centred_clipping(gram: Matrix, _: int) -> Weighing:
 
     A client whose last step was cut has a finding.
 
-    Source: Karimireddy et al. 2021, ICML, Section 4. There the start is the last aggregate, which is not
+    Source: Karimireddy et al. 2021, ICML. There the start is the last aggregate, which is not
     among the updates; the radius is a setting.
     """
     client, radius = centre(gram)

@@ -19,7 +19,7 @@ def cosine_clustering(gram: Matrix, _: int) -> Weighing:
     Two clients are linked when their cosine is at least c, for the highest c at which more than n / 2 are
     connected. Clients that tie at c are all in. A zero update has cosine 0 to every other.
 
-    Source: Nguyen et al. 2022, USENIX Security (FLAME), Sections 4.2 and 4.3, without its noise. The
+    Source: Nguyen et al. 2022, USENIX Security (FLAME), without its noise. The
     clustering is what HDBSCAN gives with min_cluster_size = n / 2 + 1, min_samples = 1 and one cluster
     allowed.
     """

@@ -27,7 +27,7 @@ def geometric_median(gram: Matrix, _: int) -> Weighing:
 
     A client with less than half the mean weight has a finding: its distance is above twice the harmonic mean.
 
-    Source: Pillutla et al. 2022, IEEE TSP, Algorithm 1 (RFA, smoothed Weiszfeld).
+    Source: Pillutla et al. 2022, IEEE TSP (RFA, the smoothed Weiszfeld method).
     """
     n = len(gram)
     middle = centre(gram)
@@ -69,6 +69,6 @@ def weiszfeld(gram: Matrix, start: Vector, smoothing: float, steps: int) -> Vect
 def kappa(n: int, f: int) -> float:
     """4 (1 + f / (n - 2f))^2, of the exact median.
 
-    Source: Allouah et al. 2023, AISTATS, Table 1 and Appendix.
+    Source: Allouah et al. 2023, AISTATS ("Fixing by mixing").
     """
     return 4 * (1 + f / (n - 2 * f)) ** 2

@@ -20,8 +20,8 @@ ASSUMES = (
 def krum(gram: Matrix, f: int) -> Weighing:
     """Weigh the client with the lowest score 1, the others 0; a tie goes to the lower index.
 
-    Source: Blanchard et al. 2017, NeurIPS, Section 4, with n - f - 1 neighbours in place of n - f - 2, as
-    Allouah et al. 2023, AISTATS ("Fixing by mixing"), Section 3 and Appendix, and ByzFL have it.
+    Source: Blanchard et al. 2017, NeurIPS, Section 4, with n - f - 1 neighbours in place of n - f - 2, which
+    is what ByzFL does and what `kappa` needs.
     """
     scores = krum_scores(gram, f)
     return weigh_equally(smallest(scores, 1), scores)
@@ -52,13 +52,15 @@ def weigh_equally(chosen: Indices, scores: Vector) -> Weighing:
 
 
 def largest_f(n: int) -> int:
-    """The largest f with 2f + 2 < n, which the proof of Blanchard et al. (Proposition 1) needs."""
+    """The largest f with 2f + 2 < n, which the resilience that Blanchard et al. 2017 show needs."""
     return max(0, (n - 3) // 2)
 
 
 def kappa(n: int, f: int) -> float:
     """6 (1 + f / (n - 2f)).
 
-    Source: Allouah et al. 2023, AISTATS, Table 1 and Appendix.
+    Source: Allouah et al. 2023, AISTATS ("Fixing by mixing"). Of n - f rows S, with mean mu and mean squared
+    deviation v, the chosen row i scores at most what the mean row of S does over S, 2 (n - f) v in sum, and
+    n - 2f of its neighbours are in S: (n - 2f) / 2 ||x_i - mu||^2 - (n - f) v <= 2 (n - f) v.
     """
     return 6 * (1 + f / (n - 2 * f))

@@ -13,7 +13,7 @@ __all__ = ["ASSUMES", "kappa", "largest_f", "multi_krum"]
 def multi_krum(gram: Matrix, f: int) -> Weighing:
     """Leave out the f clients with the highest scores; a tie keeps the lower index.
 
-    Source: Blanchard et al. 2017, NeurIPS, Section 4 ("Multi-Krum", m = n - f), with the scores of `krum`.
+    Source: Blanchard et al. 2017, NeurIPS ("Multi-Krum", with m = n - f), with the scores of `krum`.
     """
     scores = krum_scores(gram, f)
     return weigh_equally(smallest(scores, len(gram) - f), scores)

@@ -17,7 +17,7 @@ def nearest_neighbour_mixing(gram: Matrix, f: int) -> Mixing:
     """Mix client i with its n - f - 1 nearest others; a tie goes to the lower index.
 
     Raises: Refused unless 0 <= f < n / 2; Rejected when `gram` is no Gram matrix.
-    Source: Allouah et al. 2023, AISTATS ("Fixing by mixing"), Algorithm 2 (NNM).
+    Source: Allouah et al. 2023, AISTATS ("Fixing by mixing"), NNM.
     """
     check_gram(gram)
     n = len(gram)
@@ -35,6 +35,6 @@ def nearest_neighbour_mixing(gram: Matrix, f: int) -> Mixing:
 def kappa_after(kappa: float, n: int, f: int) -> float:
     """8f / (n - f) (kappa + 1), of a rule with `kappa` that follows.
 
-    Source: Allouah et al. 2023, AISTATS, Theorem 2 (Lemma 1).
+    Source: Allouah et al. 2023, AISTATS ("Fixing by mixing").
     """
     return 8 * f / (n - f) * (kappa + 1)

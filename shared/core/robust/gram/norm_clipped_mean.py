@@ -14,8 +14,8 @@ __all__ = ["ASSUMES", "minority", "norm_clipped_mean", "shortened"]
 def norm_clipped_mean(gram: Matrix, _: int) -> Weighing:
     """Weigh client i min(1, c / ||x_i||) / n, with c the median norm: the lower one, of an even number.
 
-    Source: Sun et al. 2019, arXiv:1911.07963, Section 4 (norm thresholding); the median as the bound: Nguyen
-    et al. 2022, USENIX Security (FLAME), Section 4.3.
+    Source: Sun et al. 2019, arXiv:1911.07963 (norm thresholding); the median as the bound: Nguyen
+    et al. 2022, USENIX Security (FLAME).
     """
     lengths = norms(gram)
     return shortened(np.full(len(gram), 1 / len(gram)), lengths, lower_median(lengths))

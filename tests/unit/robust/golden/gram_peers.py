@@ -1,6 +1,7 @@
-"""Write byzfl.json: what ByzFL answers. Run in an environment of its own with `pip install byzfl==0.0.11`.
+"""Write gram_peers.json: what ByzFL and scikit-learn's HDBSCAN answer.
 
-Use: `python tests/unit/robust/golden/regenerate.py [SEED]`.
+Use, in an environment of its own with `pip install byzfl==0.0.11 scikit-learn`:
+`python tests/unit/robust/golden/gram_peers.py [SEED]`.
 """
 
 import json
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import byzfl
 import numpy as np
+from sklearn.cluster import HDBSCAN
+from sklearn.metrics.pairwise import cosine_distances
 
-GOLDEN = Path(__file__).with_name("byzfl.json")
+GOLDEN = Path(__file__).with_name("gram_peers.json")
 CLIENTS, HOSTILE, DIMENSION, BUCKET = 11, 3, 6, 3
 RADIUS, STEPS = 1.5, 3
 
@@ -39,6 +42,18 @@ def buckets(updates, seed):
     return {"permutation": order.tolist(), "rows": byzfl.Bucketing(BUCKET)(updates).tolist()}
 
 
+def densest_majority(updates):
+    """The rows that FLAME admits."""
+    clusters = HDBSCAN(
+        min_cluster_size=CLIENTS // 2 + 1,
+        min_samples=1,
+        metric="precomputed",
+        allow_single_cluster=True,
+        copy=True,
+    )
+    return np.flatnonzero(clusters.fit(cosine_distances(updates)).labels_ == 0).tolist()
+
+
 def answers(updates, seed):
     mixed = byzfl.NNM(HOSTILE)(updates)
     return {
@@ -51,6 +66,7 @@ def answers(updates, seed):
         "nearest_neighbour_mixing": mixed.tolist(),
         "mixing_then_multi_krum": byzfl.MultiKrum(HOSTILE)(mixed).tolist(),
         "mixing_then_geometric_median": byzfl.GeometricMedian(nu=1e-9, T=5000)(mixed).tolist(),
+        "densest_majority": densest_majority(updates),
         "bucketing": buckets(updates, seed),
     }
 
@@ -59,7 +75,7 @@ def main(seed):
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
     golden = {
-        "byzfl": version("byzfl"),
+        "versions": {name: version(name) for name in ("byzfl", "scikit-learn")},
         "seed": seed,
         "f": HOSTILE,
         "bucket": BUCKET,

@@ -1,4 +1,4 @@
-"""The rules on the Gram matrix give what ByzFL's give on the updates; golden/regenerate.py wrote its answers."""
+"""Rules on the Gram matrix give what ByzFL and HDBSCAN give on the updates; golden/gram_peers.py wrote the answers."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from shared.core.robust.gram import RULES, bucketing, nearest_neighbour_mixing, 
 from shared.core.robust.gram.centred_clipping import clip_to_centre
 from shared.core.robust.gram.geometric_median import weiszfeld
 
-GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("byzfl.json").read_text())
+GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("gram_peers.json").read_text())
 F = GOLDEN["f"]
 
 
@@ -72,3 +72,8 @@ def test_weights_compose_after_mixing(name, cohort, updates, gram):
 def test_bucketing(cohort, updates):
     mixing = bucketing(np.array(cohort["bucketing"]["permutation"]), GOLDEN["bucket"])
     near(mixing.matrix @ updates, np.array(cohort["bucketing"]["rows"]), updates)
+
+
+def test_cosine_clustering_admits_what_hdbscan_does(cohort, gram):
+    admitted = np.flatnonzero(RULES["cosine-clustering"](gram, F).weights)
+    assert admitted.tolist() == cohort["densest_majority"].tolist()
