@@ -150,7 +150,11 @@ def bench_order_statistics(
     print(f"{module.__name__.rsplit('.', 1)[-1]}: {updates.dtype}, trim {trim}")
 
     def start() -> Any:
-        return histogram.empty(dimension) if module is histogram else columns.empty(dimension, count)
+        return (
+            histogram.empty(dimension)
+            if module is histogram
+            else columns.empty(dimension, max(count, module.BLOCK))
+        )
 
     def absorb(state: Any, row: np.ndarray) -> Any:
         assert refusal(row, dimension, np.float32, 127.0) is None
@@ -171,7 +175,7 @@ def bench_order_statistics(
                 task()[:COMPARED], np.asarray(plain()), rtol=1e-12, atol=1e-9, err_msg=name
             )
     own = {rule: measured(f"{rule}: after the last update", task) for rule, task in rules.items()}
-    full = replace(state, count=count // module.BLOCK * module.BLOCK - 1)
+    full = replace(state, count=max(count // module.BLOCK, 1) * module.BLOCK - 1)
     measured(f"median: with {module.BLOCK - 1} updates in the last block", lambda: module.median(full))
     on_integers = timed(peers(updates, trim), updates.dtype.name)
     for rule, after in own.items():
@@ -203,7 +207,7 @@ def bench_gram(rows: dict[str, np.ndarray]) -> None:
 
         held, one = streamed(label, start, gram.absorb, rows[kind])
         state = held[0]
-        full = replace(state, count=(count // gram.BLOCK) * gram.BLOCK - 1)
+        full = replace(state, count=min(count, max(count // gram.BLOCK, 1) * gram.BLOCK - 1))
         own = measured(f"{label}: after the last update", lambda s=state: gram.matrix(s), 5)
         measured(f"{label}: with {gram.BLOCK - 1} in the last block", lambda s=full: gram.matrix(s), 5)
         print(
