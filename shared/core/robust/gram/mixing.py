@@ -20,9 +20,12 @@ class Mixing:
     stands_for: tuple[tuple[int, ...], ...]
 
     def gram(self, gram: Matrix) -> Matrix:
-        """(m, m): the Gram matrix of the rows; equal rows have equal products, so that they tie."""
+        """(m, m): the Gram matrix of the rows."""
         mixed = self.matrix @ gram @ self.matrix.T
-        return np.asarray((mixed + mixed.T) / 2)
+        mixed = (mixed + mixed.T) / 2
+        # A row whose updates cancel has a squared norm of 0, or what rounding makes of it.
+        np.fill_diagonal(mixed, np.maximum(np.diagonal(mixed), 0))
+        return np.asarray(mixed)
 
     def unmix(self, weighing: Weighing) -> Weighing:
         """Weights of the n clients that give what those of the m rows give."""
