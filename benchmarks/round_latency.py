@@ -76,6 +76,7 @@ class Driver:
     dimension: int
     keys: dict[str, Ed25519PrivateKey]
     holders: tuple[str, ...]
+    pause_s: float
     heard: dict[type, asyncio.Queue] = field(
         default_factory=lambda: {kind: asyncio.Queue() for kind in TAPPED}
     )
@@ -115,6 +116,7 @@ class Driver:
             self.changed.clear()
             await self.changed.wait()
         final = self.encrypted(last, terms, update)
+        await asyncio.sleep(self.pause_s)
         for envelope in final[:-1]:
             await self.infrastructure.bus.publish(envelope)
         start = perf_counter()
@@ -191,7 +193,7 @@ async def measure(options: argparse.Namespace, endpoints: Endpoints, pids: dict[
     keys = {f"client-{n}": Ed25519PrivateKey.generate() for n in range(options.clients)}
     holders = tuple(f"holder-{n}" for n in range(options.holders))
     infrastructure = await open_infrastructure("driver", endpoints.model_copy(update={"database": ""}))
-    driver = Driver(infrastructure, options.dimension, keys, holders)
+    driver = Driver(infrastructure, options.dimension, keys, holders, options.pause)
     await driver.listen()
     took, sums = [], []
     for number in range(options.rounds + 1):
@@ -224,6 +226,9 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=100_000)
     parser.add_argument("--holders", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument(
+        "--pause", type=float, default=0.0, help="seconds before the last upload, for the broker to write"
+    )
     parser.add_argument("--logs", action="store_true", help="let the services log")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
