@@ -74,7 +74,12 @@ def test_weights_are_not_negative_and_sum_to_one_at_most(rule, cohort):
 def test_permuted_clients_keep_their_weights(rule, cohort):
     updates, f, rng = cohort
     order = rng.permutation(len(updates))
-    np.testing.assert_allclose(weights(rule, updates[order], f), weights(rule, updates, f)[order], atol=1e-7)
+    back = np.argsort(order)
+    before, after = weights(rule, updates, f), weights(rule, updates[order], f)[back]
+    # Of rows that differ by less than rounding, either may be taken.
+    between = np.linalg.norm(updates[:, None] - updates[None], axis=2)
+    alike = between <= 1e-6 * np.median(np.linalg.norm(updates, axis=1))
+    np.testing.assert_allclose(alike @ after, alike @ before, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", MOVING)
