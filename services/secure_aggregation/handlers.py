@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import structlog
 
 from services.secure_aggregation import pieces
@@ -16,7 +15,8 @@ from services.secure_aggregation.opening import (
     on_holder_seen,
     open_session,
 )
-from services.secure_aggregation.protocols.base import UPLOAD, Failed, Message, Step, Summed
+from services.secure_aggregation.protocols.base import UPLOAD, Failed, Step, Summed
+from services.secure_aggregation.publishing import left_out, publish_sum, tell
 from services.secure_aggregation.state import ABORTED, Relayed, RoundOver, Session
 from shared.core.secagg import sealing
 from shared.errors import Rejected, Stale, Unavailable
@@ -24,15 +24,12 @@ from shared.events import (
     ClientDeclined,
     DeadlinePassed,
     GroupFailed,
-    GroupSummed,
     HolderSeen,
     RoundAborted,
     SessionRequested,
     StageAnswered,
-    StageBegun,
     UpdateSubmitted,
 )
-from shared.events.values import LeftOut
 from shared.ports import UnitOfWork
 from shared.service import Handlers
 
@@ -174,7 +171,7 @@ async def _relay(key: tuple[str, ...], context: Aggregation, unit: UnitOfWork) -
         return
     relayed = await unit.find(Relayed, *key) or Relayed(session=key)
     if (relay := gathered.running.relay(relayed.clients)) is not None:
-        _tell(relay.messages, session, unit)
+        tell(relay.messages, session, unit)
         await unit.save(relayed.replace(clients=(*relayed.clients, *relay.clients)))
 
 
@@ -202,7 +199,7 @@ async def _settle(session: Session, unit: UnitOfWork, context: Aggregation, *, w
 async def _take_step(
     session: Session, step: Step, gathered: Gathered, unit: UnitOfWork, context: Aggregation
 ) -> Session:
-    _tell(step.messages, session, unit)
+    tell(step.messages, session, unit)
     left = session.stage
     session = session.replace(stage=step.stage, decided={**session.decided, left: step.decided})
     match step.outcome:
@@ -211,7 +208,7 @@ async def _take_step(
             until = deadline_of(session, gathered.running.terms.plan, unit.now)
             await unit.schedule(DEADLINE, session.key, until)
         case Summed() as summed:
-            await _publish_sum(session, summed, gathered, unit, context)
+            await publish_sum(session, summed, gathered, unit, context)
             await _close(session, unit, context)
         case Failed() as failed:
             unit.publish(
@@ -221,59 +218,12 @@ async def _take_step(
                     group_id=session.group_id,
                     groups=session.groups,
                     reason=failed.reason,
-                    left_out=_left_out(session, gathered, ()),
+                    left_out=left_out(session, gathered, ()),
                     faulty=failed.faulty,
                 )
             )
             await _close(session, unit, context)
     return session
-
-
-async def _publish_sum(
-    session: Session, summed: Summed, gathered: Gathered, unit: UnitOfWork, context: Aggregation
-) -> None:
-    members = gathered.running.terms.members
-    for participant, reason in summed.named.items():
-        log.warning("sent something wrong", participant=participant, reason=reason, group_id=session.group_id)
-    with context.telemetry.span("store sum", group_id=session.group_id):
-        total = await context.blobs.put(np.asarray(summed.total, "<f8").tobytes())
-    unit.publish(
-        GroupSummed(
-            job_id=session.job_id,
-            round_id=session.round_id,
-            group_id=session.group_id,
-            groups=session.groups,
-            total=total,
-            weights={client: members[client].weight for client in summed.members},
-            named=dict(summed.named),
-            left_out=_left_out(session, gathered, summed.members),
-        )
-    )
-
-
-def _left_out(session: Session, gathered: Gathered, members: tuple[str, ...]) -> tuple[LeftOut, ...]:
-    """Members without influence on the sum, ordered by name, each with the reason."""
-    reasons = {**session.out, **gathered.refused, **gathered.running.faults}
-    return tuple(
-        LeftOut(client_id=client, reason=(reasons.get(client) or gathered.running.why_missing(client))[:2000])
-        for client in sorted(gathered.running.terms.members)
-        if client not in members
-    )
-
-
-def _tell(messages: tuple[Message, ...], session: Session, unit: UnitOfWork) -> None:
-    for message in messages:
-        unit.publish(
-            StageBegun(
-                client_id=message.recipient,
-                job_id=session.job_id,
-                round_id=session.round_id,
-                group_id=session.group_id,
-                terms=session.terms,
-                stage=message.stage,
-                payload=message.payload,
-            )
-        )
 
 
 async def _close(session: Session, unit: UnitOfWork, context: Aggregation) -> None:

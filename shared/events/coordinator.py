@@ -6,7 +6,16 @@ from pydantic import PositiveFloat
 
 from shared.events.base import Channel, Event, Timestamp
 from shared.events.ids import ClientId, GroupId, JobId, RoundId, Sha256
-from shared.events.values import BlobRef, Layout, LeftOut, Member, PoissonGaussian, Reservation, SessionPlan
+from shared.events.values import (
+    BlobRef,
+    Finding,
+    Layout,
+    LeftOut,
+    Member,
+    PoissonGaussian,
+    Reservation,
+    SessionPlan,
+)
 from shared.job.specification import JobSpecification
 
 
@@ -109,7 +118,10 @@ class RoundCompleted(Event, type="round.completed.v1"):
     number: int
     adapter: BlobRef
     contributors: tuple[ClientId, ...]
+    weights: dict[ClientId, float] = {}  # of the update, those left out by the rule included with 0
     left_out: tuple[LeftOut, ...]
+    findings: tuple[Finding, ...] = ()  # about clients, or groups where those were judged
+    groups: dict[GroupId, tuple[ClientId, ...]] = {}
     update_norm: float
     started_at: Timestamp
     completed_at: Timestamp

@@ -2,7 +2,7 @@
 
 from shared.events.base import Event
 from shared.events.ids import ClientId, JobId, RoundId
-from shared.events.values import BlobRef, LeftOut
+from shared.events.values import BlobRef, Finding, LeftOut
 
 
 class UpdateAggregated(Event, type="update.aggregated.v1"):
@@ -11,6 +11,7 @@ class UpdateAggregated(Event, type="update.aggregated.v1"):
     job_id: JobId
     round_id: RoundId
     update: BlobRef  # float32 little-endian, length d
-    weights: dict[ClientId, float]  # sum to 1
+    weights: dict[ClientId, float]  # sum to 1 but for rules that shorten updates; 0 for those left out
     left_out: tuple[LeftOut, ...]
+    findings: tuple[Finding, ...] = ()  # about clients, or groups where those were judged
     update_norm: float

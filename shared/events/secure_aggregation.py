@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt
 
 from shared.events.base import Channel, Event
 from shared.events.ids import ClientId, GroupId, JobId, RoundId
-from shared.events.values import BlobRef, LeftOut
+from shared.events.values import BlobRef, Finding, LeftOut, RulePlan
 
 MAX_STAGE_BYTES = 1024 * 1024
 
@@ -33,15 +33,25 @@ class StageBegun(Event, type="stage.begun.v1", channel=Channel.DOWN):
 
 
 class GroupSummed(Event, type="group.summed.v1"):
-    """The group's sum is known; no single update left the session."""
+    """The group's sum is known; no single update left the session.
+
+    Attributes:
+        weights: of those in the sum; where updates were judged one by one, what each counts in the update, 0
+            for those left out.
+        judged: whether they were; then `total` is the update itself.
+        findings: why some count less than their share.
+    """
 
     job_id: JobId
     round_id: RoundId
     group_id: GroupId
     groups: PositiveInt = 1  # of the round
     total: BlobRef  # float64 little-endian, the sum of weighted updates
-    weights: dict[ClientId, float]  # of those in the sum
+    weights: dict[ClientId, float]
     left_out: tuple[LeftOut, ...]
+    rule: RulePlan = RulePlan()
+    judged: bool = False
+    findings: tuple[Finding, ...] = ()
     named: dict[ClientId, str] = {}  # clients and key holders who sent something wrong, without effect
 
 

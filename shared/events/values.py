@@ -6,8 +6,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from shared.core.privacy import AdaptiveClipping, Mechanism
+from shared.core.robust.judging import Choice, Mix
 from shared.events.ids import ClientId, ReservationId, Sha256
-from shared.job.plan import fewest_in_a_sum, planned_bits_noise, planned_bound
+from shared.job.plan import fewest_in_a_sum, fewest_selected, planned_bits_noise, planned_bound
 from shared.job.specification import JobSpecification, SecureProtocol
 
 
@@ -153,6 +154,76 @@ class Member(Value):
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
+class RulePlan(Value):
+    """How a round's updates, or the sums of its groups, are judged.
+
+    Attributes:
+        name: of the rule.
+        malicious: clients that may be hostile.
+        mixing: what comes before the rule.
+        bucket: how many are averaged, for mixing in buckets.
+        root: the client whose update is trusted; empty for none.
+        bits: of a coordinate, for rules that look at coordinates.
+        bound: on a coordinate of one update, for the same.
+        single: whether updates are judged one by one, where they are summed; groups are judged elsewhere.
+    """
+
+    name: str = "mean"
+    malicious: int = 0
+    mixing: str = "none"
+    bucket: int = 2
+    root: str = ""
+    bits: int = 16
+    bound: float = 1.0
+    single: bool = False
+
+    @classmethod
+    def of(cls, specification: JobSpecification, noise_multiplier: float) -> Self:
+        """What the job says."""
+        aggregation = specification.aggregation
+        comparing = aggregation.robust != "mean"
+        return cls(
+            name=aggregation.robust,
+            malicious=aggregation.malicious if comparing else 0,
+            mixing=aggregation.mixing,
+            bucket=aggregation.bucket,
+            root=aggregation.root or "",
+            bits=aggregation.bits,
+            bound=planned_bound(specification, noise_multiplier),
+            single=comparing and aggregation.group_size is None,
+        )
+
+    def core(self) -> Choice:
+        """As the rules take it."""
+        return Choice(self.name, self.malicious, Mix(self.mixing), self.bucket, self.root)
+
+
+class Finding(Value):
+    """Why one client, or one group, counts for less than its share, or not at all.
+
+    Attributes:
+        subject: the client or group.
+        figure: what was measured: distance, norm, cosine, likeness, zero.
+        value: of this one; a distance and a norm are in units of the updates.
+        limit: what it was held against.
+        weight: what it counts in the update, of 1 in all.
+    """
+
+    subject: Annotated[str, Field(max_length=200)]
+    figure: Annotated[str, Field(max_length=40)]
+    value: float
+    limit: float
+    weight: float
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        if self.figure == "zero":
+            return "its update is zero in every coordinate"
+        side = "below" if self.figure == "cosine" else "above"
+        return f"its {self.figure} of {self.value:.4g} is {side} {self.limit:.4g}"
+
+
 class SessionPlan(Value):
     """How a job's updates are summed: a pure function of what was announced, so that every party can
     compare what it is told in a round with what was agreed.
@@ -165,7 +236,9 @@ class SessionPlan(Value):
         committee: the dedicated key holders by name; empty: the cohort's own workers.
         holders: the largest committee.
         fewest: a group's sum over fewer updates is never opened.
+        selected: no sum is opened in which fewer updates have a weight.
         stage_s: how long a stage other than the upload may take.
+        rule: what judges the updates.
     """
 
     protocol: SecureProtocol
@@ -175,7 +248,9 @@ class SessionPlan(Value):
     committee: tuple[ClientId, ...] = ()
     holders: int = 64
     fewest: int = 2
+    selected: int = 2
     stage_s: float = 10.0
+    rule: RulePlan = RulePlan()
 
     @classmethod
     def of(cls, specification: JobSpecification, noise_multiplier: float) -> Self:
@@ -189,7 +264,9 @@ class SessionPlan(Value):
             committee=aggregation.key_holders,
             holders=aggregation.committee,
             fewest=fewest_in_a_sum(specification),
+            selected=fewest_selected(specification),
             stage_s=aggregation.stage_s,
+            rule=RulePlan.of(specification, noise_multiplier),
         )
 
 

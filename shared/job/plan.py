@@ -42,6 +42,13 @@ def fewest_in_a_sum(specification: JobSpecification) -> int:
     return min(fewest, half) if aggregation.secure == "none" else max(aggregation.smallest_group, half)
 
 
+def fewest_selected(specification: JobSpecification) -> int:
+    """No sum is opened in which fewer updates have a weight: a rule may leave out all that are malicious."""
+    aggregation, fewest = specification.aggregation, fewest_in_a_sum(specification)
+    judged = aggregation.robust != "mean" and aggregation.group_size is None
+    return max(2, fewest - aggregation.malicious) if judged else fewest
+
+
 def largest_group(specification: JobSpecification, clients: int) -> int:
     """Of a cohort of at most that many clients; a cohort is cut into as many groups as fill up."""
     size = specification.aggregation.group_size

@@ -40,7 +40,9 @@ ROBUST_RULES = {"mean": RobustRule(frozenset(get_args(SecureProtocol)), clean_ma
 
 def _rule(job: JobSpecification) -> Iterator[Refused]:
     aggregation = job.aggregation
-    rule = ROBUST_RULES[aggregation.robust]
+    rule = ROBUST_RULES.get(aggregation.robust)
+    if rule is None:
+        return
     if aggregation.group_size is not None or aggregation.secure in rule.flat:
         return
     also = "".join(f", or aggregation.secure: {name}" for name in ("mpc3",) if name in rule.flat)

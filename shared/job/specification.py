@@ -122,7 +122,20 @@ class Aggregation(Section):
     weight_cap: int | None = Field(
         None, ge=1, description="weigh by declared records, up to this many; default: every client the same"
     )
-    robust: Literal["mean"] = Field("mean", description="rule that turns sums into one update")
+    robust: Name = Field(
+        "mean", description="rule that judges updates, or the sums of groups; `fedlora rules` lists them"
+    )
+    mixing: Literal["none", "nearest-neighbour", "buckets"] = Field(
+        "none",
+        description="before a rule on inner products: mean of each one's nearest, or of random buckets",
+    )
+    bucket: int = Field(2, ge=2, description="for mixing buckets: how many are averaged")
+    root: Name | None = Field(
+        None, description="for fltrust: the client, with public data, by whose update others are measured"
+    )
+    suspend_at: float | None = Field(
+        None, gt=0, description="score from which a client that keeps being left out is asked no more"
+    )
     server_learning_rate: float = Field(1.0, gt=0, le=10, description="factor on the update")
 
 

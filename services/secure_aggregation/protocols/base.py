@@ -1,5 +1,6 @@
 """What the service asks of a protocol: one session in memory, fed with what participants send."""
 
+import hmac
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 
 from services.secure_aggregation.parties.link import Links
 from services.secure_aggregation.state import Session
-from shared.core.secagg.sealing import SealingKey
+from shared.core.robust.judging.verdict import Reason
+from shared.core.secagg.sealing import SealingKey, bind
 from shared.errors import Rejected
 from shared.sessions.terms import SessionTerms
 
 UPLOAD = "upload"
+SECRET_DOMAIN = b"fedlora/aggregation-secret/v1"
 MISSING = "no complete upload by the deadline"
 
 
@@ -25,6 +28,11 @@ class Keys:
 
     sealing: SealingKey
     signing: Ed25519PrivateKey
+
+    def secret(self, purpose: str, context: bytes) -> bytes:
+        """32 bytes that only the holder of these keys can compute, the same after a crash."""
+        message = bind(SECRET_DOMAIN, purpose.encode(), context)
+        return hmac.digest(self.signing.private_bytes_raw(), message, "sha256")
 
 
 @dataclass(frozen=True)
@@ -37,13 +45,29 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """By client: what it counts in the update, 0 for those left out, and why some count less."""
+
+    weights: Mapping[str, float]
+    reasons: Mapping[str, Reason]
+
+
+@dataclass(frozen=True)
 class Summed:
-    """The session's result: (d,) the sum of weighted updates, of whom, and who was found to have sent
-    something wrong, with what: a client or a key holder, without effect on this sum."""
+    """The session's result.
+
+    Attributes:
+        total: (d,) the sum of weighted updates; where updates were judged one by one, the update itself.
+        members: of whom.
+        named: who was found to have sent something wrong, with what: a client or a key holder, without effect
+            on this sum.
+        judgement: what the rule said of each update that it judged; None for a plain sum.
+    """
 
     total: NDArray[np.float64]
     members: tuple[str, ...]
     named: Mapping[str, str] = field(default_factory=dict)
+    judgement: Judgement | None = None
 
 
 @dataclass(frozen=True)
