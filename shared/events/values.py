@@ -8,7 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from shared.core.privacy import AdaptiveClipping, Mechanism
 from shared.core.robust.judging import Choice, Mix
 from shared.events.ids import ClientId, ReservationId, Sha256
-from shared.job.plan import fewest_in_a_sum, fewest_selected, planned_bits_noise, planned_bound
+from shared.job.plan import (
+    choice_of,
+    fewest_in_a_sum,
+    fewest_selected,
+    judged_singly,
+    planned_bits_noise,
+    planned_bound,
+)
 from shared.job.specification import JobSpecification, SecureProtocol
 
 
@@ -180,17 +187,16 @@ class RulePlan(Value):
     @classmethod
     def of(cls, specification: JobSpecification, noise_multiplier: float) -> Self:
         """What the job says."""
-        aggregation = specification.aggregation
-        comparing = aggregation.robust != "mean"
+        choice = choice_of(specification)
         return cls(
-            name=aggregation.robust,
-            malicious=aggregation.malicious if comparing else 0,
-            mixing=aggregation.mixing,
-            bucket=aggregation.bucket,
-            root=aggregation.root or "",
-            bits=aggregation.bits,
+            name=choice.name,
+            malicious=choice.hostile,
+            mixing=choice.mix,
+            bucket=choice.bucket,
+            root=choice.root,
+            bits=specification.aggregation.bits,
             bound=planned_bound(specification, noise_multiplier),
-            single=comparing and aggregation.group_size is None,
+            single=judged_singly(specification),
         )
 
     def core(self) -> Choice:

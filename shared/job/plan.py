@@ -3,6 +3,7 @@
 import math
 
 from shared.core.privacy import noise_multiplier_for
+from shared.core.robust.judging import Choice
 from shared.job.specification import JobSpecification
 
 # Clipping bits with ten times the noise of a whole step cost the gradient 0.5 % more noise, and tell
@@ -11,6 +12,7 @@ BITS_NOISE = 10.0
 QUANTILE_RATE = 0.2  # by which a step of adaptive clipping follows its quantile, in the logarithm
 MOST_GROWTH = math.log(16)  # of a clip norm, where the bound is planned: it costs 4 of the bits
 LEAST_ROTATED = 2049  # coordinates: those are rotated in blocks of 4096, as are all larger updates
+MEAN = "mean"
 # The parts of a cohort that `secagg` plans its graph of neighbours for.
 SECAGG_LOST, SECAGG_COLLUDING = 0.1, 0.05
 
@@ -42,11 +44,34 @@ def fewest_in_a_sum(specification: JobSpecification) -> int:
     return min(fewest, half) if aggregation.secure == "none" else max(aggregation.smallest_group, half)
 
 
+def choice_of(specification: JobSpecification) -> Choice:
+    """The rule that judges, for how many malicious clients: the mean bears none, and is asked for none."""
+    aggregation = specification.aggregation
+    return Choice(
+        aggregation.robust,
+        0 if aggregation.robust == MEAN else aggregation.malicious,
+        aggregation.mixing,
+        aggregation.bucket,
+        aggregation.root or "",
+    )
+
+
+def judged_singly(specification: JobSpecification) -> bool:
+    """Whether a rule compares updates one by one, where they are summed; the sums of groups are compared
+    after that."""
+    aggregation = specification.aggregation
+    return aggregation.robust != MEAN and aggregation.group_size is None
+
+
 def fewest_selected(specification: JobSpecification) -> int:
-    """No sum is opened in which fewer updates have a weight: a rule may leave out all that are malicious."""
+    """No sum is opened in which fewer updates have a weight.
+
+    Where they are judged one by one that is `smallest_group`, and at least 2 more than may be malicious.
+    """
     aggregation, fewest = specification.aggregation, fewest_in_a_sum(specification)
-    judged = aggregation.robust != "mean" and aggregation.group_size is None
-    return max(2, fewest - aggregation.malicious) if judged else fewest
+    if not judged_singly(specification):
+        return fewest
+    return min(fewest, max(aggregation.smallest_group, aggregation.malicious + 2))
 
 
 def largest_group(specification: JobSpecification, clients: int) -> int:

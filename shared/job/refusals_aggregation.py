@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
+from shared.core.robust.judging import Needs, kind_of, names
 from shared.core.secagg.oneshot.packed_shamir import FEWEST_HOLDERS, MOST_HOLDERS
 from shared.errors import Refused
-from shared.job.plan import MOST_GROWTH, clip_norm_growth, fewest_in_a_sum, planned_bound
-from shared.job.specification import Aggregation, JobSpecification, SecureProtocol
+from shared.job.plan import MOST_GROWTH, clip_norm_growth, fewest_in_a_sum, judged_singly, planned_bound
+from shared.job.refusals_robust import known_rule
+from shared.job.specification import Aggregation, JobSpecification
 
 AFTER_DEADLINE_S = 25.0  # of the 30 s that a coordinator waits for sums; the rest is for the aggregate
 LARGEST_BOUND, SMALLEST_BOUND = 1e30, 1e-30
@@ -23,41 +25,12 @@ class Stages(NamedTuple):
 STAGES = {"none": Stages(0, 0), "oneshot": Stages(0, 1), "secagg": Stages(2, 2), "mpc3": Stages(0, 2)}
 
 
-class RobustRule(NamedTuple):
-    """What a rule asks for.
-
-    Attributes:
-        flat: protocols under which it judges single updates; under the others it judges groups.
-        clean_majority: whether most groups must be without malicious clients.
-    """
-
-    flat: frozenset[str]
-    clean_majority: bool
-
-
-ROBUST_RULES = {"mean": RobustRule(frozenset(get_args(SecureProtocol)), clean_majority=False)}
-
-
-def _rule(job: JobSpecification) -> Iterator[Refused]:
-    aggregation = job.aggregation
-    rule = ROBUST_RULES.get(aggregation.robust)
-    if rule is None:
-        return
-    if aggregation.group_size is not None or aggregation.secure in rule.flat:
-        return
-    also = "".join(f", or aggregation.secure: {name}" for name in ("mpc3",) if name in rule.flat)
-    yield Refused(
-        "aggregation.robust",
-        f"{aggregation.robust} compares updates, and {aggregation.secure} opens only sums",
-        f"set aggregation.group_size: {aggregation.smallest_group}{also}",
-    )
-
-
 def _without_effect(job: JobSpecification) -> Iterator[Refused]:
     aggregation = job.aggregation
     secure = aggregation.secure
     if secure == "none":
-        for name in ("bits", "bound", "rotate"):
+        unused = ("rotate",) if _counts_coordinates(job) else ("bits", "bound", "rotate")
+        for name in unused:
             if _is_set(aggregation, name):
                 yield _no_use(name, "none sums 64-bit fixed point", "aggregation.secure: oneshot")
     if secure != "oneshot":
@@ -66,9 +39,16 @@ def _without_effect(job: JobSpecification) -> Iterator[Refused]:
                 yield _no_use(name, f"{secure} has no key holders", "aggregation.secure: oneshot")
     elif aggregation.key_holders and _is_set(aggregation, "committee"):
         yield _no_use("committee", "aggregation.key_holders already names them all", "")
-    if aggregation.group_size is None and _is_set(aggregation, "smallest_group"):
+    in_shares = judged_singly(job) and secure == "mpc3"
+    if aggregation.group_size is None and not in_shares and _is_set(aggregation, "smallest_group"):
         least = max(aggregation.smallest_group, 2)
         yield _no_use("smallest_group", "there are no groups", f"aggregation.group_size: {least}")
+
+
+def _counts_coordinates(job: JobSpecification) -> bool:
+    """Whether a rule looks at the coordinates of single updates, as small integers."""
+    name = job.aggregation.robust
+    return judged_singly(job) and name in names() and kind_of(name).needs is Needs.COORDINATES
 
 
 def _is_set(aggregation: Aggregation, name: str) -> bool:
@@ -145,7 +125,8 @@ def _stages(job: JobSpecification) -> Iterator[Refused]:
 
 
 def _bound(job: JobSpecification) -> Iterator[Refused]:
-    if job.aggregation.secure == "none" or job.aggregation.bound != "auto":
+    clear = job.aggregation.secure == "none" and not _counts_coordinates(job)
+    if clear or job.aggregation.bound != "auto":
         return
     if job.training.optimizer == "sgd" and clip_norm_growth(job) > MOST_GROWTH:
         yield Refused(
@@ -165,4 +146,4 @@ def _bound(job: JobSpecification) -> Iterator[Refused]:
         )
 
 
-AGGREGATION_RULES = (_rule, _without_effect, _key_holders, _groups, _stages, _bound)
+AGGREGATION_RULES = (known_rule, _without_effect, _key_holders, _groups, _stages, _bound)

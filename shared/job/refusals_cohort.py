@@ -11,17 +11,12 @@ from shared.job.plan import (
     LEAST_ROTATED,
     SECAGG_COLLUDING,
     SECAGG_LOST,
-    fewest_in_a_sum,
+    fewest_selected,
     largest_group,
     smallest_group,
 )
-from shared.job.refusals_aggregation import ROBUST_RULES
+from shared.job.refusals_robust import breakdown, hostile_groups, too_long_for_a_sketch
 from shared.job.specification import JobSpecification
-
-# Of so many clients and more, cut into groups of that size at random: the part that may be malicious while
-# most groups have none of them. From 4,000 random trials for 1,000 clients each, without a failure.
-MANY_CLIENTS = 1000
-CLEAN_MAJORITY = {2: 0.27, 3: 0.18, 5: 0.11, 10: 0.052, 20: 0.024, 32: 0.015}
 
 
 def cohort_refusals(
@@ -36,7 +31,7 @@ def cohort_refusals(
     """
     found = [refused for rule in COHORT_RULES for refused in rule(specification, clients)]
     if dimension is not None:
-        found += _rotated(specification, dimension)
+        found += (*_rotated(specification, dimension), *too_long_for_a_sketch(specification, dimension))
     return tuple(found)
 
 
@@ -48,15 +43,6 @@ def known_cohorts(job: JobSpecification) -> Iterator[Refused]:
         for refused in cohort_refusals(job, clients):
             found.setdefault(refused.field, refused)
     yield from found.values()
-
-
-def most_malicious(clients: int, size: int) -> int:
-    """How many may be malicious while most groups have none of them: fewer than half as many as there are
-    groups, for certain; in a large cohort also what `CLEAN_MAJORITY` gives for the next larger size."""
-    groups = max(1, clients // size)
-    certain = (groups - 1) // 2
-    rates = [rate for listed, rate in CLEAN_MAJORITY.items() if listed >= size]
-    return max(certain, int(rates[0] * clients)) if rates and clients >= MANY_CLIENTS else certain
 
 
 def _overflow(job: JobSpecification, clients: int) -> Iterator[Refused]:
@@ -112,12 +98,12 @@ def _malicious(job: JobSpecification, clients: int) -> Iterator[Refused]:
             f"set rounds.min_clients: {3 * malicious + 1}, or aggregation.malicious: {(clients - 1) // 3}",
         )
     elif malicious:
-        yield from _in_groups(job, clients)
+        yield from _together(job, clients)
 
 
-def _in_groups(job: JobSpecification, clients: int) -> Iterator[Refused]:
+def _together(job: JobSpecification, clients: int) -> Iterator[Refused]:
     """What malicious clients can do together where chance puts them."""
-    malicious, size = job.aggregation.malicious, job.aggregation.group_size
+    malicious = job.aggregation.malicious
     for most, what, instead in _limits(job, clients):
         if malicious > most:
             yield Refused(
@@ -126,17 +112,7 @@ def _in_groups(job: JobSpecification, clients: int) -> Iterator[Refused]:
                 f"set aggregation.malicious: {most}{instead}",
             )
             return
-    if size is None or not ROBUST_RULES[job.aggregation.robust].clean_majority:
-        return
-    most = most_malicious(clients, size)
-    if malicious > most:
-        fitting = [less for less in range(2, size) if most_malicious(clients, less) >= malicious]
-        instead = f"set aggregation.group_size: {fitting[-1]}" if fitting else ""
-        yield Refused(
-            "aggregation.group_size",
-            f"with {malicious} malicious of {clients} clients, half of the groups of {size} may have one",
-            instead or f"set aggregation.malicious: {most}",
-        )
+    yield from hostile_groups(job, clients)
 
 
 def _limits(job: JobSpecification, clients: int) -> Iterator[tuple[int, str, str]]:
@@ -146,7 +122,7 @@ def _limits(job: JobSpecification, clients: int) -> Iterator[tuple[int, str, str
     least, largest = smallest_group(job, clients), largest_group(job, clients)
     groups = 1 if aggregation.group_size is None else max(1, clients // aggregation.group_size)
     if aggregation.secure != "none":
-        fewest = min(fewest_in_a_sum(job), clients)
+        fewest = min(fewest_selected(job), clients)
         most = most_marked(clients, largest, fewest - 2, groups)
         instead = ", or a larger aggregation.smallest_group" if aggregation.group_size else ""
         yield most, f"a sum over {fewest} may have fewer than 2 honest clients", instead
@@ -172,4 +148,4 @@ def _rotated(job: JobSpecification, dimension: int) -> Iterator[Refused]:
         )
 
 
-COHORT_RULES = (_overflow, _graph, _malicious)
+COHORT_RULES = (_overflow, _graph, _malicious, breakdown)

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from shared.core.robust.judging import Mix
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
 
 
@@ -125,8 +127,8 @@ class Aggregation(Section):
     robust: Name = Field(
         "mean", description="rule that judges updates, or the sums of groups; `fedlora rules` lists them"
     )
-    mixing: Literal["none", "nearest-neighbour", "buckets"] = Field(
-        "none",
+    mixing: Mix = Field(
+        Mix.NONE,
         description="before a rule on inner products: mean of each one's nearest, or of random buckets",
     )
     bucket: int = Field(2, ge=2, description="for mixing buckets: how many are averaged")

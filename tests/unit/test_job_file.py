@@ -84,7 +84,7 @@ def test_an_exponent_without_a_point_is_a_number_although_yaml_says_text():
         (GOOD + "aggregation:\n  key_holders: [anna, 7]\n", 13, "aggregation.key_holders.1", "7 is not text", '"7"'),
         (GOOD + "aggregation:\n  committee: 99\n", 13, "aggregation.committee", "99 is above 64", "set committee: 64"),
         (GOOD + "aggregation:\n  group_size: few\n", 13, "aggregation.group_size", "'few' is not a whole", "group_size"),
-        (GOOD + "aggregation:\n  robust: meen\n", 13, "aggregation.robust", "not one of mean", "robust: mean"),
+        (GOOD + "aggregation:\n  robust: meen\n", 13, "aggregation.robust", "not one of", "robust: mean"),
         (GOOD + "aggregation:\n  stage_s: 0\n", 13, "aggregation.stage_s", "0 is not above 0", "example 10"),
     ],
 )  # fmt: skip

@@ -1,21 +1,18 @@
 """A job whose updates cannot be summed as it says is refused, and the nearest setting it is told works."""
 
 import math
-import os
-import random
 import re
 
 import pytest
 
 from shared.core.secagg.encoding import Adam, Sgd, coordinate_bound
 from shared.errors import Refused
-from shared.job import refusals_aggregation, refusals_cohort
+from shared.job import refusals_cohort
 from shared.job.hypergeometric import most_marked, tail
 from shared.job.loading import JobFileError, parse_job
 from shared.job.plan import fewest_in_a_sum, planned_bound
 from shared.job.refusals import refusals
-from shared.job.refusals_aggregation import RobustRule
-from shared.job.refusals_cohort import cohort_refusals, most_malicious
+from shared.job.refusals_cohort import cohort_refusals
 from shared.job.specification import JobSpecification
 
 
@@ -151,41 +148,6 @@ def test_a_rotated_adapter_must_be_as_large_as_the_planned_bound_takes_it_to_be(
     rotated = job({"rotate": True})
     assert (cohort_refusals(rotated, 10, dimension) == ()) is allowed
     assert cohort_refusals(job({"rotate": True, "bound": 0.1}), 10, dimension) == ()
-
-
-def test_a_rule_that_compares_updates_needs_groups_or_a_protocol_that_judges_them(monkeypatch):
-    krum = RobustRule(frozenset({"mpc3", "none"}), clean_majority=True)
-    monkeypatch.setitem(refusals_aggregation.ROBUST_RULES, "krum", krum)
-
-    def found(secure: str, clients: int = 40, **settings: int) -> tuple[Refused, ...]:
-        specification = job({"secure": secure, **settings}, {"min_clients": clients})
-        aggregation = specification.aggregation.model_copy(update={"robust": "krum"})
-        return refusals(specification.model_copy(update={"aggregation": aggregation}))
-
-    for secure in ("oneshot", "secagg"):
-        refused = only(found(secure))
-        assert refused.field == "aggregation.robust"
-        assert refused.remedy == "set aggregation.group_size: 8, or aggregation.secure: mpc3"
-        assert found(secure, group_size=8) == ()
-    assert found("mpc3") == found("none") == ()
-    assert found("none", 1000, group_size=10, malicious=52) == ()
-    refused = only(found("none", 1000, group_size=10, malicious=53))
-    assert refused.field == "aggregation.group_size"
-    smaller = int(refused.remedy.removeprefix("set aggregation.group_size: "))
-    assert found("none", 1000, group_size=smaller, malicious=53) == ()
-    assert found("none", 1000, group_size=smaller + 1, malicious=53) != ()
-
-
-def test_most_groups_stay_clean_in_random_cuts_with_as_many_malicious_clients_as_are_allowed():
-    seed = int.from_bytes(os.urandom(4))
-    print("seed", seed)
-    generator = random.Random(seed)
-    for clients, size in ((1000, 2), (1000, 3), (1000, 5), (1000, 10), (1000, 32), (60, 8), (25, 8)):
-        malicious, groups = most_malicious(clients, size), max(1, clients // size)
-        for _ in range(50):
-            ring = generator.sample(range(clients), clients)
-            dirty = {ring.index(client) % groups for client in range(malicious)}
-            assert 2 * len(dirty) < groups, (clients, size)
 
 
 def test_malicious_clients_of_a_certain_group_are_counted_and_of_a_chance_one_bounded():
