@@ -64,7 +64,7 @@ def terms_for(dimension: int, sketch_size: int, norm_bound: int | None) -> Terms
     cohort = {name: verify_key(name) for name in (f"client-{i:04}" for i in range(CLIENTS))}
     keys = tuple(verify_key(f"party {index}") for index in range(PARTIES))
     return Terms(
-        "job", "job-r1", "job-r1-g1", cohort, keys, keys, dimension, sketch_size, 0, 2, norm_bound=norm_bound
+        "job", "job-r1", "job-r1-g1", cohort, keys, keys, dimension, sketch_size, 0, 2, 2, 1, norm_bound
     )
 
 

@@ -1,6 +1,7 @@
 """A session's terms: one public document, kept as a blob, whose hash binds every message of the session."""
 
 import hashlib
+import math
 from functools import cached_property, lru_cache
 from typing import Self
 
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 
 from shared.core.secagg import sealing
 from shared.core.secagg.encoding import Encoding
+from shared.core.secagg.mpc3.terms import SKETCH_SIZES
 from shared.core.secagg.mpc3.terms import Terms as Mpc3Terms
 from shared.core.secagg.oneshot.packed_shamir import scheme_for
 from shared.core.secagg.oneshot.terms import Terms as OneshotTerms
@@ -21,6 +23,7 @@ from shared.job.plan import SECAGG_COLLUDING, SECAGG_LOST
 
 DOMAIN = b"fedlora/session-terms/v1"
 ROTATION_DOMAIN = b"fedlora/session-rotation/v1"
+LARGEST_WEIGHT = 2**16  # of an update that a rule weighs: all weights are rounded to so many parts of it
 
 
 class HolderKey(Value):
@@ -146,10 +149,15 @@ def oneshot_terms(terms: SessionTerms) -> OneshotTerms:
 
 
 def mpc3_terms(terms: SessionTerms) -> Mpc3Terms:
-    """As protocol `mpc3` takes them for a plain sum: its group is named with the digest of these terms.
+    """As protocol `mpc3` takes them: its group is named with the digest of these terms.
+
+    Where a rule judges single updates there is a Gram matrix, for party 0, and a norm check, within whose
+    bound every update of integers of so many bits is: no honest one is flagged.
 
     Raises: Refused for a combination that cannot work.
     """
+    length, judged = encoding_of(terms).length, terms.plan.rule.single
+    longest = (math.isqrt(length - 1) + 1) * 2 ** (terms.plan.bits - 1)
     return Mpc3Terms(
         job_id=terms.job_id,
         round_id=terms.round_id,
@@ -157,10 +165,13 @@ def mpc3_terms(terms: SessionTerms) -> Mpc3Terms:
         cohort=terms.verify_keys,
         party_keys=terms.party_keys,
         seal_keys=terms.aggregation_keys,
-        dimension=encoding_of(terms).length,
-        sketch_size=0,
+        dimension=length,
+        sketch_size=SKETCH_SIZES[-1] if judged else 0,
         gram_opener=0,
         fewest_survivors=terms.plan.fewest,
+        fewest_selected=terms.plan.selected,
+        largest_weight=LARGEST_WEIGHT if judged else 1,
+        norm_bound=longest if judged else None,
     )
 
 

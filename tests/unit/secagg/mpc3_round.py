@@ -37,6 +37,7 @@ def terms_for(clients, dimension, **other):
         "sketch_size": 64,
         "gram_opener": 0,
         "fewest_survivors": 2,
+        "fewest_selected": 2,
     }
     return Terms(**fields | other)
 

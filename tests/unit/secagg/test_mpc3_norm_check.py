@@ -9,6 +9,7 @@ from mpc3_round import THREE, Round, raw_shares, terms_for
 from oneshot_round import values_for
 
 from shared.core.secagg.mpc3 import compiled, norm_check, opening, party
+from shared.core.secagg.mpc3.terms import bound_bits
 from shared.errors import Rejected, Stale
 
 BOUND = 2**20
@@ -83,7 +84,7 @@ def test_a_flagged_client_cannot_be_selected():
 @pytest.mark.parametrize("norm_bound", [1, 2**17, 2**40 - 1])
 def test_the_comparison_is_exact_at_its_edges(norm_bound):
     """Chosen projections, shared by hand, in place of real ones."""
-    edge = 2 ** norm_check.bound_bits(norm_bound)
+    edge = 2 ** bound_bits(norm_bound)
     assert edge / 2 < 6 * norm_bound <= edge
     inside = [0, 1, -1, edge - 1, -edge]
     outside = [edge, -edge - 1, 2**62, -(2**63), 2**63 - 1, edge + 1]

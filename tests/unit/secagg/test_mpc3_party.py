@@ -33,7 +33,8 @@ def test_an_update_is_the_sum_of_its_shares():
         {"dimension": 0}, {"fewest_survivors": 1}, {"fewest_survivors": 4}, {"cohort": {"one": b"k" * 32}},
         {"party_keys": (b"k" * 32,) * 3}, {"party_keys": (b"a" * 32, b"b" * 32)}, {"seal_keys": (b"k" * 32,) * 3},
         {"gram_opener": 3}, {"sketch_size": 100}, {"sketch_size": 2048}, {"largest_weight": 0}, {"largest_weight": 2**32},
-        {"norm_bound": 0}, {"norm_bound": 2**40}, {"dimension": 800_000},
+        {"norm_bound": 0}, {"norm_bound": 2**40}, {"dimension": 800_000}, {"fewest_selected": 1}, {"fewest_selected": 3},
+        {"norm_bound": 2**39, "largest_weight": 2**19},
     ],
 )  # fmt: skip
 def test_terms_that_protect_nothing_or_may_wrap_are_refused(change):
@@ -55,6 +56,7 @@ def test_every_term_changes_the_digest():
     changes = [
         {"round_id": "job-r2"}, {"job_id": "job2"}, {"group_id": "g2"}, {"dimension": 21}, {"sketch_size": 128},
         {"gram_opener": 1}, {"fewest_survivors": 3}, {"largest_weight": 2}, {"norm_bound": 5},
+        {"fewest_survivors": 3, "fewest_selected": 3},
         {"cohort": {**terms.cohort, "client-0000": bytes(32)}}, {"party_keys": terms.party_keys[::-1]},
         {"seal_keys": terms.seal_keys[::-1]},
     ]  # fmt: skip

@@ -235,8 +235,35 @@ def test_a_sum_beyond_16_bits_is_not_passed_on():
     run.payloads["client-0001"] = raw_shares(run.terms, "client-0001", [2**17] * 20)
     run.upload(*run.terms.cohort)
     run.freeze()
-    with pytest.raises(Rejected, match="16 bits"):
+    with pytest.raises(Rejected, match="beyond what the terms"):
         run.sum()
+
+
+def test_a_client_that_the_norm_check_passes_cannot_make_the_round_fail():
+    """Coordinates up to the check's own bound, on top of an honest sum at its extreme."""
+    terms = terms_for(3, 20, norm_bound=2**18)
+    values = np.full((3, 20), 2**15 - 1)
+    values[1] = 2**18 // 5
+    run = Round.of(terms, np.minimum(values, 2**15 - 1).astype(np.int32))
+    run.payloads["client-0001"] = raw_shares(terms, "client-0001", values[1])
+    run.upload(*terms.cohort)
+    run.freeze()
+    assert run.parties[0].flagged == frozenset()
+    assert (run.sum().values == values.sum(axis=0)).all()
+
+
+def test_a_sum_that_nearly_is_one_update_is_not_opened():
+    terms = terms_for(10, 20, largest_weight=100, fewest_survivors=8, fewest_selected=4)
+    run = frozen(terms, values_for(8, 10, 20))
+    for weights, refused in (
+        ((50, 50, 50, 0, 0, 0, 0, 0, 0, 0), "a sum of 3 is not opened: the terms say 4"),
+        ((100, 10, 10, 10, 10, 10, 10, 10, 10, 10), "one update would be 53% of the sum"),
+    ):
+        selection = replace(opening.everyone(run.parties[0]), unit=1, weights=weights)
+        with pytest.raises(Rejected, match=refused):
+            opening.choose(run.parties[0], run.held[0], selection)
+    weights = np.array([90, 10, 10, 10, 10, 10, 10, 10, 10, 10])  # just half
+    assert (run.sum(weights, unit=10).values == weights @ values_for(8, 10, 20).astype(np.int64)).all()
 
 
 def test_releases_of_the_wrong_parties_are_rejected():

@@ -23,18 +23,13 @@ from shared.core.secagg.mpc3.compiled import ROWS
 from shared.core.secagg.mpc3.messages import HASH_BYTES
 from shared.core.secagg.mpc3.party import Party, frozen_set
 from shared.core.secagg.mpc3.shares import held_by, words_from_bytes, words_to_bytes
-from shared.core.secagg.mpc3.terms import PARTIES
+from shared.core.secagg.mpc3.terms import PARTIES, bound_bits
 from shared.errors import Rejected, Stale
 
 Words = NDArray[np.uint64]
 Layers = Generator[bytes, bytes, Words]
 _STEP_BYTES = 2
 _ONE = np.uint64(1)
-
-
-def bound_bits(norm_bound: int) -> int:
-    """t: a projection of an upload within the bound lies in [-2^t, 2^t)."""
-    return (6 * norm_bound - 1).bit_length()
 
 
 @dataclass

@@ -24,7 +24,7 @@ from shared.core.secagg.mpc3.party import (
 )
 from shared.core.secagg.mpc3.selection import Selection
 from shared.core.secagg.mpc3.shares import held_by, words_from_bytes, words_to_bytes
-from shared.core.secagg.mpc3.terms import LARGEST_VALUE, PARTIES
+from shared.core.secagg.mpc3.terms import PARTIES, Terms
 from shared.errors import Rejected, Stale
 
 _HEAD_BYTES = 2 + 3 * HASH_BYTES
@@ -93,7 +93,8 @@ def choose(party: Party, held: Accumulator, selection: Selection) -> Party:
 
     Returns: the party with what is `pending`: by client, what has to be delivered again to be added.
     Raises: Rejected for a second selection, one for other survivors, weights beyond the terms, of a flagged
-        client, or fewer than `fewest_survivors` that are not 0; and before the freeze and the norm check.
+        client, fewer than `fewest_selected` that are not 0, or one that is more than two shares of so many;
+            and before the freeze and the norm check.
     """
     chosen, terms = set(members(party)), party.terms
     if party.selection is not None:
@@ -117,12 +118,23 @@ def choose(party: Party, held: Accumulator, selection: Selection) -> Party:
     positive = {client for client, weight in weights.items() if weight}
     if not positive <= chosen:
         raise Rejected("the selection has clients that the norm check flagged")
-    if len(positive) < terms.fewest_survivors:
-        raise Rejected(f"a sum of {len(positive)} is not opened: the terms say {terms.fewest_survivors}")
+    _refuse_what_shows_one(terms, selection)
     np.multiply(held.totals, np.uint64(selection.unit), out=held.totals)
     differences = {client: weights.get(client, 0) - selection.unit for client in party.receipts}
     pending = {client: difference for client, difference in differences.items() if difference}
     return replace(party, selection=selection, pending=pending)
+
+
+def _refuse_what_shows_one(terms: Terms, selection: Selection) -> None:
+    fewest, weights = terms.fewest_selected, selection.weights
+    counted, largest, whole = sum(weight > 0 for weight in weights), max(weights), sum(weights)
+    if counted < fewest:
+        raise Rejected(f"a sum of {counted} is not opened: the terms say {fewest}")
+    if largest * fewest > 2 * whole:
+        raise Rejected(
+            f"one update would be {largest / whole:.0%} of the sum, which would show it: at most "
+            f"{2 / fewest:.0%} is opened where {fewest} must have a weight"
+        )
 
 
 def correct(party: Party, held: Accumulator, client_id: str, content: bytes) -> Party:
@@ -167,8 +179,8 @@ def open_sum(
         releases: of the other two, by party.
 
     Raises: Rejected as `release`, for releases of another sum, when two parties' copies of a share differ
-        (one of the two named lies), or when a value is beyond what values of 16 bits add up to (a client
-        shared something else).
+        (one of the two named lies), or when a value is beyond what coordinates up to `largest_coordinate`
+        add up to (a client shared something else).
     """
     selection = _signed_selection(party, signatures)
     others = from_others(party, releases)
@@ -187,9 +199,9 @@ def open_sum(
                 holders = f"{share} and {(share - 1) % PARTIES}"
                 raise Rejected(f"the parties {holders} have different sums of share {share}")
     total = (held.totals[0] + held.totals[1] + values).view(np.int64)
-    most = LARGEST_VALUE * sum(selection.weights)
+    most = party.terms.largest_coordinate * sum(selection.weights)
     if int(total.max()) > most or int(total.min()) < -most:
-        raise Rejected("the sum is beyond what values of 16 bits add up to: a client shared something else")
+        raise Rejected("the sum is beyond what the terms let updates reach: a client shared something else")
     pairs = zip(frozen_set(party).uploads, selection.weights, strict=True)
     return Aggregate(total, {client: weight for (client, _), weight in pairs if weight})
 

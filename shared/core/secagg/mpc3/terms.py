@@ -18,6 +18,11 @@ SMALL_NORM = 2**14  # of an update, in steps: up to it a Gram matrix modulo 2^44
 _RING_BITS, _SMALL_RING_BITS = 64, 44
 
 
+def bound_bits(norm_bound: int) -> int:
+    """t: the norm check's projection of an upload within the bound lies in [-2^t, 2^t)."""
+    return (6 * norm_bound - 1).bit_length()
+
+
 @dataclass(frozen=True)
 class Terms:
     """One session's terms, public.
@@ -30,7 +35,9 @@ class Terms:
         dimension: values in an update, at least 1.
         sketch_size: k, values in a sketch, or 0: then no Gram matrix is made.
         gram_opener: the one party that sees the Gram matrix.
-        fewest_survivors: no sum of fewer updates is opened.
+        fewest_survivors: uploads that all parties must hold; of fewer nothing is opened.
+        fewest_selected: no sum is opened in which fewer updates have a weight, or one counts for more than
+            two of so many would.
         largest_weight: of one update in the sum; 1 where a rule only selects.
         norm_bound: L2 norm, in steps of the values, that the parties check; None: not checked.
 
@@ -47,6 +54,7 @@ class Terms:
     sketch_size: int
     gram_opener: int
     fewest_survivors: int
+    fewest_selected: int
     largest_weight: int = 1
     norm_bound: int | None = None
 
@@ -66,18 +74,24 @@ class Terms:
                 f"{self.fewest_survivors} of a cohort of {len(self.cohort)}",
                 f"give {FEWEST_SURVIVORS} to {len(self.cohort)}",
             )
+        if not FEWEST_SURVIVORS <= self.fewest_selected <= self.fewest_survivors:
+            raise Refused(
+                "aggregation.fewest_selected",
+                f"{self.fewest_selected} of at least {self.fewest_survivors} survivors",
+                f"give {FEWEST_SURVIVORS} to {self.fewest_survivors}",
+            )
         self._refuse_what_may_wrap()
 
     def _refuse_what_may_wrap(self) -> None:
-        most = (2**63 - 1) // (LARGEST_VALUE * len(self.cohort))
-        if not 1 <= self.largest_weight <= min(most, 2**32 - 1):
+        if self.norm_bound is not None and not 1 <= self.norm_bound < 2**40:
+            raise Refused("aggregation.norm_bound", f"{self.norm_bound} steps", "give 1 to 2^40 - 1")
+        most = min((2**63 - 1) // (self.largest_coordinate * len(self.cohort)), 2**32 - 1)
+        if not 1 <= self.largest_weight <= most:
             raise Refused(
                 "aggregation.largest_weight",
                 f"{self.largest_weight} is no weight, or a sum could wrap around 2^64",
-                f"give 1 to {min(most, 2**32 - 1)}",
+                f"give 1 to {most}" if most else "take fewer clients, or a smaller norm_bound",
             )
-        if self.norm_bound is not None and not 1 <= self.norm_bound < 2**40:
-            raise Refused("aggregation.norm_bound", f"{self.norm_bound} steps", "give 1 to 2^40 - 1")
         if self.sketch_size not in (0, *SKETCH_SIZES):
             raise Refused(
                 "aggregation.sketch_size", f"{self.sketch_size} values", f"give 0 or one of {SKETCH_SIZES}"
@@ -88,6 +102,16 @@ class Terms:
                 f"{self.dimension} values in a sketch of {self.sketch_size} may wrap around 2^64",
                 "take a larger sketch, or 0 for a sum without a Gram matrix",
             )
+
+    @property
+    def largest_coordinate(self) -> int:
+        """What no coordinate of an update that counts is beyond.
+
+        Of honest ones it is 2^15; one that the norm check did not flag is below 2^(t + 1), see there.
+        """
+        if self.norm_bound is None:
+            return LARGEST_VALUE
+        return max(LARGEST_VALUE, 2 << bound_bits(self.norm_bound))
 
     @property
     def largest_gram_entry(self) -> int:
@@ -116,6 +140,7 @@ class Terms:
             self.sketch_size,
             self.gram_opener,
             self.fewest_survivors,
+            self.fewest_selected,
             self.largest_weight,
             self.norm_bound or 0,
         )
