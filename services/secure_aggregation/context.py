@@ -96,6 +96,8 @@ class Aggregation:
             for task in self.tasks:
                 task.cancel()
             await asyncio.gather(*self.tasks, return_exceptions=True)
+            if self.others is not None:
+                await self.others.links.aclose()
 
     async def _quietly(self, work: Work) -> None:
         if self.transact is not None:

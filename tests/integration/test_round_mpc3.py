@@ -5,7 +5,7 @@ import json
 import socket
 import ssl
 import threading
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 
@@ -196,9 +196,11 @@ async def test_the_link_answers_nobody_but_the_other_two_parties(tmp_path):
     async with three_parties(tmp_path) as (_, _, settings):
         address = {1: ("127.0.0.1", int(settings[1].party_listen.rpartition(":")[2]))}
         own = settings[0].identity()
-        assert len(await Links(own, address).ask(1, "keys")) == 2
-        with pytest.raises(Rejected, match="no request"):
-            await Links(settings[2].identity(), address).ask(1, "over", {"session": []})
+        async with aclosing(Links(own, address)) as links:
+            assert len(await links.ask(1, "keys")) == 2
+        async with aclosing(Links(settings[2].identity(), address)) as links:
+            with pytest.raises(Rejected, match="no request"):
+                await links.ask(1, "over", {"session": []})
         files = {"certificate": tmp_path / "tls" / "visitor.pem", "key": tmp_path / "tls" / "visitor.key"}
         with pytest.raises(Unavailable, match="gave no answer"):  # of the same authority, no party's name
             await Links(own._replace(**files), address).ask(1, "keys")

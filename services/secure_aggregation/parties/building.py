@@ -1,7 +1,8 @@
 """Party 1 or 2 as a service: its own queue, its own database rows, and a port for the other parties."""
 
 import socket
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
 from services.secure_aggregation.parties.context import Custody
@@ -42,9 +43,11 @@ def build_party(
     service = Service(name_of_service(party), queue_of(party, prefetch), HANDLERS, custody, infrastructure)
     custody.transact = service.transact
 
-    def alongside() -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def alongside() -> AsyncIterator[None]:
         bound = listening or _bound(host_and_port(party, settings.party_listen))
-        return serving(party, settings.identity(), bound, partial(serve, custody))
+        async with aclosing(links), serving(party, settings.identity(), bound, partial(serve, custody)):
+            yield
 
     service.alongside = alongside
     return service

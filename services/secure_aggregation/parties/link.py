@@ -1,7 +1,7 @@
 """Requests from party to party: TLS 1.3, both certificates of one authority and with the party's name.
 
-A frame is 4 bytes of length, big-endian, and msgpack. A request is answered on its own connection; whoever
-asks may ask again, so requests are idempotent.
+A frame is 4 bytes of length, big-endian, and msgpack. A connection carries one request at a time, and many
+one after another. Whoever asks may ask again, so requests are idempotent.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -19,14 +20,27 @@ from shared.errors import FedloraError, Refused, Rejected, Stale, Unavailable
 from shared.events.base import pack, unpack
 
 LENGTH_BYTES, MOST_FRAME_BYTES = 4, 2**30
-CONNECT_S, ANSWER_S = 5.0, 30.0
+CONNECT_S, ANSWER_S, IDLE_S = 5.0, 30.0, 60.0
 _ERRORS: Mapping[str, type[FedloraError]] = {"stale": Stale, "unavailable": Unavailable}
 Serve = Callable[[int, str, Any], Awaitable[Any]]
 log = structlog.get_logger()
 
 
+@dataclass
+class _Connection:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    idle_since: float = 0.0  # on the event loop's clock
+
+    async def close(self) -> None:
+        self.writer.close()
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(CONNECT_S):
+                await self.writer.wait_closed()
+
+
 class Links:
-    """To the other parties, under one party's identity.
+    """To the other parties, under one party's identity. Connections are kept and used again.
 
     Args:
         identity: files of certificate, key and authority.
@@ -36,6 +50,7 @@ class Links:
     def __init__(self, identity: Identity, addresses: Mapping[int, tuple[str, int]]) -> None:
         self._context = _context(identity, ssl.PROTOCOL_TLS_CLIENT)
         self._addresses = dict(addresses)
+        self._idle: dict[int, list[_Connection]] = {party: [] for party in addresses}
 
     async def ask(self, party: int, kind: str, body: Any = None, wait_s: float = 0.0) -> Any:  # noqa: ANN401 - msgpack
         """Send one request and return its answer; `wait_s` is how long the other may let it wait.
@@ -45,6 +60,44 @@ class Links:
         """
         if party not in self._addresses:
             raise Rejected(f"no address of party {party} is set")
+        known = await self._idle_one(party)
+        try:
+            outcome, content = await self._exchange(party, known, [kind, body], wait_s)
+        except (OSError, TimeoutError, EOFError, ValueError, TypeError) as error:
+            raise Unavailable(f"party {party} gave no answer: {_plain(error)}") from None
+        if outcome != "ok":
+            raise _ERRORS.get(outcome, Rejected)(f"party {party}: {content}")
+        return content
+
+    async def aclose(self) -> None:
+        """Close what is kept."""
+        for party in self._idle:
+            while (connection := await self._idle_one(party)) is not None:
+                await connection.close()
+
+    async def _exchange(self, party: int, known: _Connection | None, request: Any, wait_s: float) -> Any:  # noqa: ANN401
+        if known is not None:
+            try:
+                return await self._exchange_on(party, known, request, wait_s)
+            except TimeoutError:
+                raise
+            except (OSError, EOFError):  # the party was restarted, perhaps: a new connection tells
+                log.info("a connection was lost", party=party)
+        return await self._exchange_on(party, await self._connect(party), request, wait_s)
+
+    async def _exchange_on(self, party: int, connection: _Connection, request: Any, wait_s: float) -> Any:  # noqa: ANN401
+        try:
+            async with asyncio.timeout(ANSWER_S + wait_s):
+                await _send(connection.writer, request)
+                answer = await _receive(connection.reader)
+        except BaseException:  # of a request that was given up, the answer may still come
+            connection.writer.transport.abort()
+            raise
+        connection.idle_since = asyncio.get_running_loop().time()
+        self._idle[party].append(connection)
+        return answer
+
+    async def _connect(self, party: int) -> _Connection:
         host, port = self._addresses[party]
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -53,19 +106,14 @@ class Links:
                 )
         except (OSError, TimeoutError) as error:
             raise Unavailable(f"party {party} is away: {_plain(error)}") from None
-        try:
-            async with asyncio.timeout(ANSWER_S + wait_s):
-                await _send(writer, [kind, body])
-                outcome, content = await _receive(reader)
-        except (OSError, TimeoutError, EOFError, ValueError, TypeError) as error:
-            raise Unavailable(f"party {party} gave no answer: {_plain(error)}") from None
-        finally:
-            writer.close()
-            with suppress(OSError, TimeoutError):
-                await writer.wait_closed()
-        if outcome != "ok":
-            raise _ERRORS.get(outcome, Rejected)(f"party {party}: {content}")
-        return content
+        return _Connection(reader, writer)
+
+    async def _idle_one(self, party: int) -> _Connection | None:
+        """The one used last, of those that nobody on the way has forgotten yet."""
+        idle, now = self._idle[party], asyncio.get_running_loop().time()
+        while idle and now - idle[0].idle_since > IDLE_S:
+            await idle.pop(0).close()
+        return idle.pop() if idle else None
 
 
 @asynccontextmanager
@@ -73,15 +121,20 @@ async def serving(
     index: int, identity: Identity, listening: socket.socket, serve: Serve
 ) -> AsyncIterator[None]:
     """Answer the other parties while the block runs: `serve(party, kind, body)` by an answer or an error."""
+    tasks: set[asyncio.Task[Any]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
         try:
             sender = _sender(writer, index)
             if sender is None:
                 log.warning("a stranger asked", party=index)
                 return
-            kind, body = await _receive(reader)
-            await _send(writer, await _answered(serve, sender, str(kind), body))
+            while (request := await _next(reader)) is not None:
+                kind, body = request
+                await _send(writer, await _answered(serve, sender, str(kind), body))
         except (OSError, EOFError, ValueError, TypeError, Rejected) as error:
             log.info("a request was cut short", party=index, reason=_plain(error))
         finally:
@@ -93,6 +146,9 @@ async def serving(
         yield
     finally:
         server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _answered(serve: Serve, sender: int, kind: str, body: Any) -> list[Any]:  # noqa: ANN401 - msgpack
@@ -145,6 +201,16 @@ async def _receive(reader: asyncio.StreamReader) -> Any:  # noqa: ANN401 - msgpa
     if size > MOST_FRAME_BYTES:
         raise ValueError(f"a frame of {size} bytes")
     return unpack(await reader.readexactly(size))
+
+
+async def _next(reader: asyncio.StreamReader) -> Any:  # noqa: ANN401 - msgpack
+    """A frame, or None where the connection ended after the one before."""
+    try:
+        return await _receive(reader)
+    except asyncio.IncompleteReadError as error:
+        if error.partial:
+            raise
+        return None
 
 
 def _plain(error: BaseException) -> str:
