@@ -77,12 +77,12 @@ async def summing(tmp_path):
     await opened.units.close()
 
 
-def small(summing, client, content=b"\0" * 8, key=None):
-    return upload(summing.terms, client, content, key)[0]
-
-
 def values(*numbers):
     return fixed_point.to_bytes(np.array(numbers, dtype=np.int32))
+
+
+def small(summing, client, content=values(1, 1), key=None):
+    return upload(summing.terms, client, content, key)[0]
 
 
 async def test_a_chunk_that_another_key_signed_is_rejected_and_blames_nobody(summing):
@@ -100,8 +100,8 @@ async def test_a_stranger_is_rejected(summing):
         await summing.handle(stranger)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 7, b"\0" * 12, b"\xff\xff\xff\x7f" * 2])
-async def test_an_upload_of_another_size_or_range_is_refused_and_left_out(summing, content):
+@pytest.mark.parametrize("content", [b"", b"\0" * 7, b"\0" * 8, b"\0" * 12, b"\xff\xff\xff\x7f" * 2])
+async def test_an_upload_of_another_size_or_range_or_of_zeros_is_refused_and_left_out(summing, content):
     with pytest.raises(Rejected, match="c1"):
         await summing.handle(small(summing, "c1", content))
     assert (await summing.session()).refused.keys() == {"c1"}
@@ -155,7 +155,7 @@ async def test_a_second_upload_with_other_contents_is_refused_and_the_first_stan
     for client in ("c1", "c2", "c3"):
         await summing.handle(small(summing, client))
     (summed,) = summing.of(GroupSummed)
-    assert await total(summing, summed) == [1 / fixed_point.SCALE, 2 / fixed_point.SCALE]
+    assert await total(summing, summed) == [4 / fixed_point.SCALE, 5 / fixed_point.SCALE]
     assert not summed.left_out
 
 

@@ -1,19 +1,35 @@
-"""Protocol `none`: the service opens each update and adds it. For tests, and for servers that are trusted."""
+"""Protocol `none`: the service opens each update, and adds or judges it. For tests, and for servers that are
+trusted."""
 
 from collections.abc import Collection
 
-from services.secure_aggregation.protocols.base import Keys, Running, Step, Summed
+import numpy as np
+
+from services.secure_aggregation.protocols.base import Failed, Judgement, Keys, Running, Step, Summed
 from services.secure_aggregation.state import FAILED, SUMMED, Session
+from shared.core.robust.judging.rows import Precision, Rows, rows_for
+from shared.core.robust.streaming.screening import refusal
 from shared.core.secagg import fixed_point
+from shared.errors import Refused, Rejected
 from shared.sessions.terms import SessionTerms
+
+LARGEST = fixed_point.LIMIT * fixed_point.SCALE
+SCALE = np.float32(fixed_point.SCALE)
+TRUSTED = "the others are measured by its update, which does not count itself"
 
 
 class Opened(Running):
-    """A plain sum in fixed point, exact, so that it does not depend on the order of arrival."""
+    """Updates in fixed point, screened one by one. Without a rule that judges them they are added: the sum is
+    exact, so that it does not depend on the order of arrival."""
 
     def __init__(self, terms: SessionTerms, keys: Keys) -> None:
         super().__init__(terms, keys)
-        self._total = fixed_point.zeros(terms.dimension)
+        rule = terms.plan.rule
+        self._rows: Rows | None = None
+        if rule.single:
+            precision, key = Precision(rule.bits, rule.bound), keys.secret("rows", terms.digest)
+            self._rows = rows_for(rule.core(), terms.dimension, len(terms.members), precision, key)
+        self._total = fixed_point.zeros(0 if rule.single else terms.dimension)
 
     @property
     def upload_bytes(self) -> int:
@@ -22,7 +38,14 @@ class Opened(Running):
 
     def take_upload(self, session: Session, client: str, content: bytes) -> None:
         """As `Running`."""
-        fixed_point.add(self._total, fixed_point.from_bytes(content, self.terms.dimension))
+        values = fixed_point.from_bytes(content, self.terms.dimension)
+        reason = refusal(values, self.terms.dimension, np.int32, LARGEST)
+        if reason is not None:
+            raise Rejected(reason)
+        if self._rows is None:
+            fixed_point.add(self._total, values)
+        else:
+            self._rows.add(client, values.astype(np.float32) / SCALE)
         self.uploads.add(client)
 
     def step(self, session: Session, relayed: Collection[str], *, waited: bool) -> Step | None:
@@ -32,6 +55,24 @@ class Opened(Running):
                 return None
             case False:
                 return Step(FAILED, outcome=self.too_few())
-            case _:
-                members = tuple(sorted(self.uploads))
-                return Step(SUMMED, members, outcome=Summed(fixed_point.decode(self._total), members))
+        members = tuple(sorted(self.uploads))
+        if self._rows is None:
+            return Step(SUMMED, members, outcome=Summed(fixed_point.decode(self._total), members))
+        try:
+            return Step(SUMMED, members, outcome=self._judged(session, self._rows))
+        except (Refused, Rejected) as error:
+            return Step(FAILED, outcome=Failed(str(error)))
+
+    def _judged(self, session: Session, rows: Rows) -> Summed:
+        plan = self.terms.plan.rule
+        if plan.root and plan.root not in self.uploads:
+            why = session.out.get(plan.root) or self.why_missing(plan.root)
+            raise Rejected(f"{plan.name} measures updates by that of {plan.root}: {why}")
+        # Whoever sent what cannot be taken was one of those that may be malicious.
+        refused = session.refused.keys() - self.uploads
+        judged = rows.finish(max(0, plan.malicious - len(refused)))
+        if plan.root:
+            self.faults = {plan.root: TRUSTED}
+        return Summed(
+            judged.update, tuple(sorted(judged.weights)), judgement=Judgement(judged.weights, judged.reasons)
+        )
