@@ -20,7 +20,6 @@ from services.gateway.api import create_app
 from services.gateway.settings import GatewaySettings
 from services.gateway.web import listen, serve
 from services.robust_aggregator import __main__ as robust_aggregator
-from services.robust_aggregator.settings import RobustAggregatorSettings
 from services.secure_aggregation import __main__ as secure_aggregation
 from services.secure_aggregation.parties.building import name_of_service
 from services.secure_aggregation.parties.certificates import make_identities
@@ -131,9 +130,7 @@ class _Opened:
             await coordinator.build(await self.connect("coordinator"), CoordinatorSettings()),
             await accountant.build(await self.connect("accountant"), AccountantSettings()),
             *await self._parties(),
-            await robust_aggregator.build(
-                await self.connect("robust_aggregator"), RobustAggregatorSettings()
-            ),
+            await robust_aggregator.build(await self.connect("robust_aggregator")),
         ]
 
     async def _parties(self) -> list[Service[Any]]:

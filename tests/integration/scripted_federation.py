@@ -14,7 +14,6 @@ from services.coordinator.__main__ import build as build_coordinator
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.state import Client
 from services.robust_aggregator.__main__ import build as build_robust
-from services.robust_aggregator.settings import RobustAggregatorSettings
 from services.secure_aggregation.__main__ import build as build_secure
 from services.secure_aggregation.settings import SecureAggregationSettings
 from shared.adapters.cache import MemoryCache
@@ -239,7 +238,7 @@ async def federation(
             "secure_aggregation": lambda i: build_secure(
                 i, SecureAggregationSettings(key_file=folder / "key", rebuild_s=0)
             ),
-            "robust_aggregator": lambda i: build_robust(i, RobustAggregatorSettings()),
+            "robust_aggregator": build_robust,
             **more,
         }
 

@@ -81,7 +81,10 @@ def values(*numbers):
     return fixed_point.to_bytes(np.array(numbers, dtype=np.int32))
 
 
-def small(summing, client, content=values(1, 1), key=None):
+ONES = values(1, 1)
+
+
+def small(summing, client, content=ONES, key=None):
     return upload(summing.terms, client, content, key)[0]
 
 
