@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/attacks.py`: attacks, data, fast training, judging, tables."""
