@@ -56,3 +56,16 @@ def test_a_step_is_finite_where_noise_made_the_second_moment_negative():
         adapter, _ = advance(optimiser, adapter, state, mean_of(update + 1, 9.0), OPTIONS)
         # m = 0.1, v is taken as 0: rate m / tau.
         np.testing.assert_allclose(adapter, 0.01 * 0.1 / 0.05, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("share", "shorter"), [(1 / 3, True), (0.03, False)])
+def test_pure_noise_steps_less_than_the_rate_if_the_floor_is_a_third_of_it(share, shorter):
+    print("seed 24")
+    rng, optimiser = np.random.default_rng(24), OPTIMISERS["fedadam"]
+    options = Options(rate=1.0, floor=share * NOISE)
+    state, before = optimiser.start(20_000, options), np.zeros(20_000, np.float32)
+    for _ in range(400):
+        update = NOISE * rng.standard_normal(20_000)
+        after, state = advance(optimiser, before, state, mean_of(update, NOISE**2), options)
+        step, before = after - before, after
+    assert (np.sqrt((step.astype(np.float64) ** 2).mean()) < options.rate) == shorter

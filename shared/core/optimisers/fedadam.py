@@ -9,9 +9,8 @@ def fedadam(state: State, mean: Mean, options: Options) -> tuple[State, Vector]:
 
     v is kept as it comes out, and is taken as 0 where it is negative: so it stays an unbiased estimate, which
     it would not if the negative half were cut off in each round. Where v is about 0, a coordinate of pure
-    noise moves by eta m / tau: let tau be no smaller than a third of the noise's standard deviation s, which
-    is about the deviation sqrt(v) has from v's own noise (s (2 (1 - beta_2) / (1 + beta_2))^(1/4), 0.32 s at
-    0.99).
+    noise moves by eta m / tau: let tau be no smaller than s / 3, about the root of what v's own noise
+    deviates by, s (2 (1 - beta_2) / (1 + beta_2))^(1/4), which is 0.32 s at 0.99.
     Source: Reddi et al. 2021, arXiv:2003.00295, Algorithm 2.
     """
     beta = options.memory
