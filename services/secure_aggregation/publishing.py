@@ -51,9 +51,15 @@ async def publish_sum(
 
 def left_out(session: Session, gathered: Gathered, members: tuple[str, ...]) -> tuple[LeftOut, ...]:
     """Members without influence on the sum, ordered by name, each with the reason."""
-    reasons = {**session.out, **gathered.refused, **gathered.running.faults}
+    wrong = {**session.refused, **gathered.refused, **gathered.running.faults}
+    reasons = {**session.declined, **wrong}
+    root = gathered.running.terms.plan.rule.root
     return tuple(
-        LeftOut(client_id=client, reason=(reasons.get(client) or gathered.running.why_missing(client))[:2000])
+        LeftOut(
+            client_id=client,
+            reason=(reasons.get(client) or gathered.running.why_missing(client))[:2000],
+            sent_wrong=client in wrong and client != root,
+        )
         for client in sorted(gathered.running.terms.members)
         if client not in members
     )

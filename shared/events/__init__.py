@@ -15,11 +15,14 @@ from shared.events.client import (
 )
 from shared.events.coordinator import (
     BudgetRequested,
+    ClientReinstated,
+    ClientSuspended,
     JobAccepted,
     JobAnnounced,
     JobClosed,
     JobEnded,
     JobRefused,
+    JobWaiting,
     RoundAborted,
     RoundClosed,
     RoundCompleted,
@@ -27,7 +30,13 @@ from shared.events.coordinator import (
     RoundStarted,
     SessionRequested,
 )
-from shared.events.gateway import JobCancelled, JobSubmitted, LimitRaised
+from shared.events.gateway import (
+    JobCancelled,
+    JobSubmitted,
+    LimitRaised,
+    ReinstatementRequested,
+    SuspensionRequested,
+)
 from shared.events.robust_aggregator import UpdateAggregated
 from shared.events.secure_aggregation import GroupFailed, GroupSummed, SessionOpened, StageBegun
 
@@ -41,7 +50,11 @@ __all__ = [
     "ClientDeclined",
     "ClientJoined",
     "ClientReady",
+    "ClientReinstated",
+    "ClientReinstated",
     "ClientSeen",
+    "ClientSuspended",
+    "ClientSuspended",
     "DeadlinePassed",
     "Envelope",
     "Event",
@@ -55,8 +68,12 @@ __all__ = [
     "JobEnded",
     "JobRefused",
     "JobSubmitted",
+    "JobWaiting",
+    "JobWaiting",
     "LedgerExtended",
     "LimitRaised",
+    "ReinstatementRequested",
+    "ReinstatementRequested",
     "RoundAborted",
     "RoundClosed",
     "RoundCompleted",
@@ -67,6 +84,8 @@ __all__ = [
     "ShareSubmitted",
     "StageAnswered",
     "StageBegun",
+    "SuspensionRequested",
+    "SuspensionRequested",
     "UpdateAggregated",
     "UpdateSubmitted",
 ]

@@ -15,6 +15,7 @@ from shared.events.values import (
     PoissonGaussian,
     Reservation,
     SessionPlan,
+    Standing,
 )
 from shared.job.specification import JobSpecification
 
@@ -44,6 +45,24 @@ class JobAnnounced(Event, type="job.announced.v1", channel=Channel.DOWN):
     job_id: JobId
     specification: JobSpecification
     noise_multiplier: PositiveFloat
+
+
+class JobWaiting(Event, type="job.waiting.v1", mandatory=False):
+    """The next round cannot begin yet, and why; said once for each reason."""
+
+    job_id: JobId
+    number: int  # of the round that is waited for
+    reason: str
+    since: Timestamp
+
+
+class JobWaiting(Event, type="job.waiting.v1", mandatory=False):
+    """The next round cannot begin yet, and why; said once for each reason."""
+
+    job_id: JobId
+    number: int  # of the round that is waited for
+    reason: str
+    since: Timestamp
 
 
 class BudgetRequested(Event, type="budget.requested.v1"):
@@ -118,10 +137,12 @@ class RoundCompleted(Event, type="round.completed.v1"):
     number: int
     adapter: BlobRef
     contributors: tuple[ClientId, ...]
+    rule: str = ""  # that judged
     weights: dict[ClientId, float] = {}  # of the update, those left out by the rule included with 0
     left_out: tuple[LeftOut, ...]
     findings: tuple[Finding, ...] = ()  # about clients, or groups where those were judged
-    groups: dict[GroupId, tuple[ClientId, ...]] = {}
+    groups: dict[GroupId, tuple[ClientId, ...]] = {}  # where there is more than one
+    standings: dict[ClientId, Standing] = {}  # of those whose standing this round has changed
     update_norm: float
     started_at: Timestamp
     completed_at: Timestamp
@@ -138,6 +159,52 @@ class RoundAborted(Event, type="round.aborted.v1"):
     started_at: Timestamp
     aborted_at: Timestamp
     root: str
+
+
+class ClientSuspended(Event, type="client.suspended.v1", mandatory=False):
+    """A job does not ask this client any more, until somebody reinstates it."""
+
+    job_id: JobId
+    client_id: ClientId
+    reason: str
+    suspended_by: str = ""  # a person; empty: its score
+    standing: Standing
+    at: Timestamp
+
+
+class ClientReinstated(Event, type="client.reinstated.v1", mandatory=False):
+    """A person has let a suspended client back; its score begins anew."""
+
+    job_id: JobId
+    client_id: ClientId
+    reason: str
+    reinstated_by: str
+    before: Standing
+    standing: Standing
+    at: Timestamp
+
+
+class ClientSuspended(Event, type="client.suspended.v1", mandatory=False):
+    """A job does not ask this client any more, until somebody reinstates it."""
+
+    job_id: JobId
+    client_id: ClientId
+    reason: str
+    suspended_by: str = ""  # a person; empty: its score
+    standing: Standing
+    at: Timestamp
+
+
+class ClientReinstated(Event, type="client.reinstated.v1", mandatory=False):
+    """A person has let a suspended client back; its score begins anew."""
+
+    job_id: JobId
+    client_id: ClientId
+    reason: str
+    reinstated_by: str
+    before: Standing
+    standing: Standing
+    at: Timestamp
 
 
 class JobEnded(Event, type="job.ended.v1", mandatory=False):

@@ -28,6 +28,42 @@ class JobCancelled(Event, type="job.cancelled.v1"):
 Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000)]
 
 
+class SuspensionRequested(Event, type="suspension.requested.v1"):
+    """A person who knows something about a client says that a job shall not ask it any more, and why."""
+
+    job_id: JobId
+    client_id: ClientId
+    reason: Sentence
+    requested_by: Sentence
+
+
+class ReinstatementRequested(Event, type="reinstatement.requested.v1"):
+    """A person says that a job shall ask a suspended client again, and why."""
+
+    job_id: JobId
+    client_id: ClientId
+    reason: Sentence
+    requested_by: Sentence
+
+
+class SuspensionRequested(Event, type="suspension.requested.v1"):
+    """A person who knows something about a client says that a job shall not ask it any more, and why."""
+
+    job_id: JobId
+    client_id: ClientId
+    reason: Sentence
+    requested_by: Sentence
+
+
+class ReinstatementRequested(Event, type="reinstatement.requested.v1"):
+    """A person says that a job shall ask a suspended client again, and why."""
+
+    job_id: JobId
+    client_id: ClientId
+    reason: Sentence
+    requested_by: Sentence
+
+
 class LimitRaised(Event, type="limit.raised.v1"):
     """An administrator raises a limit of the accountant, for everyone or for one client, and says why."""
 

@@ -277,7 +277,34 @@ class SessionPlan(Value):
 
 
 class LeftOut(Value):
-    """A client or group without influence on an aggregate, and why."""
+    """A client or group without influence on an aggregate, and why.
+
+    Attributes:
+        sent_wrong: what it sent could not be taken; not that nothing came, or that a rule gave it no weight.
+    """
 
     client_id: ClientId
     reason: str
+    sent_wrong: bool = False
+
+
+class Standing(Value):
+    """How often a client has been left out of a job for what it sent, and whether it is asked at all.
+
+    Attributes:
+        score: standard deviations above what is expected of one client among equals.
+        judged: rounds that count in the score.
+        left_out: of those, rounds in which it was left out.
+        finding: why it was left out the last time.
+        spared: why it is still asked, though its score says otherwise; empty where that is not so.
+        suspended: why it is not asked any more; empty while it is.
+        revision: of this client in this job; a higher one is later.
+    """
+
+    score: float = 0.0
+    judged: int = 0
+    left_out: int = 0
+    finding: str = ""
+    spared: str = ""
+    suspended: str = ""
+    revision: int = 0

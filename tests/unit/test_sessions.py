@@ -113,7 +113,7 @@ async def test_an_upload_of_another_size_or_range_or_of_zeros_is_refused_and_lef
     for client in ("c0", "c2", "c3"):
         await summing.handle(small(summing, client, values(1, 2)))
     (summed,) = summing.of(GroupSummed)
-    assert [item.client_id for item in summed.left_out] == ["c1"]
+    assert [(item.client_id, item.sent_wrong) for item in summed.left_out] == [("c1", True)]
     assert summed.weights == {"c0": 1.0, "c2": 1.0, "c3": 1.0}
     assert await total(summing, summed) == [3 / fixed_point.SCALE, 6 / fixed_point.SCALE]
 
@@ -187,6 +187,7 @@ async def test_a_session_is_complete_once_everyone_is_in_or_declined(summing):
     await summing.handle(declined("c3"))
     (summed,) = summing.of(GroupSummed)
     assert [(item.client_id, item.reason) for item in summed.left_out] == [("c2", "policy"), ("c3", "policy")]
+    assert not any(item.sent_wrong for item in summed.left_out)
 
 
 async def test_fewer_updates_than_the_plan_opens_fail_with_the_count(summing):
@@ -206,6 +207,7 @@ async def test_the_deadline_ends_a_session_with_what_has_come(summing):
     await summing.pass_deadlines(DEADLINE)
     (summed,) = summing.of(GroupSummed)
     assert {item.reason for item in summed.left_out} == {"no complete upload by the deadline"}
+    assert not any(item.sent_wrong for item in summed.left_out)
 
 
 async def test_after_a_restart_a_deadline_waits_for_what_was_held(summing):
