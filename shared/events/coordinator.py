@@ -56,15 +56,6 @@ class JobWaiting(Event, type="job.waiting.v1", mandatory=False):
     since: Timestamp
 
 
-class JobWaiting(Event, type="job.waiting.v1", mandatory=False):
-    """The next round cannot begin yet, and why; said once for each reason."""
-
-    job_id: JobId
-    number: int  # of the round that is waited for
-    reason: str
-    since: Timestamp
-
-
 class BudgetRequested(Event, type="budget.requested.v1"):
     """May these clients spend this mechanism in this round?"""
 
@@ -159,29 +150,6 @@ class RoundAborted(Event, type="round.aborted.v1"):
     started_at: Timestamp
     aborted_at: Timestamp
     root: str
-
-
-class ClientSuspended(Event, type="client.suspended.v1", mandatory=False):
-    """A job does not ask this client any more, until somebody reinstates it."""
-
-    job_id: JobId
-    client_id: ClientId
-    reason: str
-    suspended_by: str = ""  # a person; empty: its score
-    standing: Standing
-    at: Timestamp
-
-
-class ClientReinstated(Event, type="client.reinstated.v1", mandatory=False):
-    """A person has let a suspended client back; its score begins anew."""
-
-    job_id: JobId
-    client_id: ClientId
-    reason: str
-    reinstated_by: str
-    before: Standing
-    standing: Standing
-    at: Timestamp
 
 
 class ClientSuspended(Event, type="client.suspended.v1", mandatory=False):

@@ -46,24 +46,6 @@ class ReinstatementRequested(Event, type="reinstatement.requested.v1"):
     requested_by: Sentence
 
 
-class SuspensionRequested(Event, type="suspension.requested.v1"):
-    """A person who knows something about a client says that a job shall not ask it any more, and why."""
-
-    job_id: JobId
-    client_id: ClientId
-    reason: Sentence
-    requested_by: Sentence
-
-
-class ReinstatementRequested(Event, type="reinstatement.requested.v1"):
-    """A person says that a job shall ask a suspended client again, and why."""
-
-    job_id: JobId
-    client_id: ClientId
-    reason: Sentence
-    requested_by: Sentence
-
-
 class LimitRaised(Event, type="limit.raised.v1"):
     """An administrator raises a limit of the accountant, for everyone or for one client, and says why."""
 
