@@ -43,9 +43,6 @@ ENDED = {**IN_ROUND, "number": 1, "started_at": AT, "root": "00-" + "1" * 32 + "
 STANDING = values.Standing(
     score=4.5, judged=5, left_out=5, finding="its norm is large", suspended="often", revision=6
 )
-STANDING = values.Standing(
-    score=4.5, judged=5, left_out=5, finding="its norm is large", suspended="often", revision=6
-)
 SPENT = {"epsilon": 1.25, "epsilon_limit": 8.0}
 
 EXAMPLES = (
@@ -55,16 +52,9 @@ EXAMPLES = (
     events.LimitRaised(limit="client-epsilon", **ALICE, value=12.0, reason="agreed with her", raised_by="op"),
     events.SuspensionRequested(**ALICE, **IN_JOB, reason="a stolen key", requested_by="op"),
     events.ReinstatementRequested(**ALICE, **IN_JOB, reason="a new key", requested_by="op"),
-    events.SuspensionRequested(**ALICE, **IN_JOB, reason="a stolen key", requested_by="op"),
-    events.ReinstatementRequested(**ALICE, **IN_JOB, reason="a new key", requested_by="op"),
     events.JobAccepted(**IN_JOB, specification=JOB, noise_multiplier=1.5, accepted_at=AT),
     events.JobRefused(**IN_JOB, field="privacy.epsilon", reason="too large", remedy="set 10"),
     events.JobAnnounced(**ALICE, **IN_JOB, specification=JOB, noise_multiplier=1.5),
-    events.JobWaiting(**IN_JOB, number=2, reason="3 clients are present, 4 are needed", since=AT),
-    events.ClientSuspended(**ALICE, **IN_JOB, reason="often left out", standing=STANDING, at=AT),
-    events.ClientReinstated(
-        **ALICE, **IN_JOB, reason="a new key", reinstated_by="op", before=STANDING, standing=values.Standing(), at=AT
-    ),
     events.JobWaiting(**IN_JOB, number=2, reason="3 clients are present, 4 are needed", since=AT),
     events.ClientSuspended(**ALICE, **IN_JOB, reason="often left out", standing=STANDING, at=AT),
     events.ClientReinstated(
