@@ -36,6 +36,7 @@ from shared.events import (
     RoundCompleted,
     RoundOpened,
     RoundStarted,
+    UpdateAggregated,
     UpdateSubmitted,
 )
 from shared.events.base import Envelope
@@ -46,6 +47,7 @@ from shared.sessions.terms import SessionTerms
 
 OBSERVED = (
     JobEnded, RoundCompleted, RoundAborted, RoundOpened, LedgerExtended, GroupSummed, GroupFailed,
+    UpdateAggregated,
 )  # fmt: skip
 
 
@@ -72,10 +74,11 @@ class ScriptedClient:
     blobs: object
     dimension: int = 8
     silent: bool = False
-    declines: bool = False
+    declines: bool | tuple[int, ...] = False  # or in rounds of these numbers
     garbage: bool = False
     copies: int = 1
     gate: asyncio.Event | None = None  # uploads wait for it
+    sends: object = update_of  # (client_id, number, dimension) -> (dimension,) float32, or bytes as they are
     layout_dimension: int | None = None
     closed: list = field(default_factory=list)
 
@@ -122,7 +125,7 @@ class ScriptedClient:
             return
         if self.gate is not None:
             await self.gate.wait()
-        if self.declines:
+        if self.declines is True or (self.declines and event.number in self.declines):
             await self.say(
                 ClientDeclined(
                     client_id=self.client_id,
@@ -134,8 +137,10 @@ class ScriptedClient:
             )
             return
         context = sealing.UploadContext(event.job_id, event.round_id, event.group_id, self.client_id)
-        update = fixed_point.encode(update_of(self.client_id, event.number, self.dimension))
-        content = b"junk" if self.garbage else fixed_point.to_bytes(update)
+        content = self.sends(self.client_id, event.number, self.dimension)
+        if not isinstance(content, bytes):
+            content = fixed_point.to_bytes(fixed_point.encode(content))
+        content = b"junk" if self.garbage else content
         terms = SessionTerms.from_bytes(await self.blobs.get(event.terms))
         for chunk in chunks.split(sealing.seal(content, terms.aggregation_keys[0], context.info)):
             message = sealing.signing_message(context, chunk.index, chunk.count, chunk.sha256, chunk.payload)
