@@ -29,8 +29,8 @@ async def _talk(key: tuple[str, ...], context: Aggregation, settle: Settle, unit
         return
     talk = gathered.running.talk(session)
     if talk is not None:
-        conversation = _converse(talk(context.others.links), session, gathered, context, settle)
-        gathered.talking = context.beside(conversation)
+        talking = talk(context.others.links, context.telemetry)
+        gathered.talking = context.beside(_converse(talking, session, gathered, context, settle))
 
 
 async def _converse(

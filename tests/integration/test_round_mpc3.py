@@ -2,12 +2,9 @@
 
 import asyncio
 import json
-import socket
 import ssl
 import threading
-from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, datetime
-from functools import partial
+from contextlib import aclosing
 
 import httpx
 import numpy as np
@@ -17,70 +14,21 @@ from fedlora import embedded
 from services.client.__main__ import build as build_worker
 from services.client.sessions import mpc3
 from services.client.settings import ClientSettings
-from services.secure_aggregation.__main__ import build
 from services.secure_aggregation.parties import building
 from services.secure_aggregation.parties.certificates import make_identities
 from services.secure_aggregation.parties.link import Links
-from services.secure_aggregation.settings import SecureAggregationSettings
 from shared.adapters.infrastructure import Endpoints
 from shared.errors import Rejected, Unavailable
 from shared.events import JobEnded, RoundAborted, RoundCompleted
-from tests.integration.worker_federation import KnownTrainer, adapter_of, job, known_mean, worker_federation
+from tests.integration.three_parties import NOW, SERVICES, three_parties, until
+from tests.integration.worker_federation import KnownTrainer, adapter_of, job, known_mean
 
 NAMES = ("alice", "bob", "gamma")
-SERVICES = ("secure_aggregation", "secure_aggregation_1", "secure_aggregation_2")
-NOW = datetime.now(UTC)
 STEP = 1e-4  # what 16 bits keep of a coordinate of this job, and more
 
 
-def free_ports():
-    bound = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    ports = [each.getsockname()[1] for each in bound]
-    for each in bound:
-        each.close()
-    return ports
-
-
-def settings_of(folder):
-    identities = make_identities(folder / "tls", NOW, ("party-0", "party-1", "party-2", "visitor"))[:3]
-    ports = free_ports()
-    addresses = {f"party_{party}_address": f"127.0.0.1:{ports[party - 1]}" for party in (1, 2)}
-    return [
-        SecureAggregationSettings(
-            key_file=folder / f"key-{party}",
-            rebuild_s=0,
-            party=party,
-            party_listen=f"127.0.0.1:{ports[party - 1]}",
-            party_certificate=identity.certificate,
-            party_key=identity.key,
-            party_ca=identity.authority,
-            **addresses,
-        )
-        for party, identity in enumerate(identities)
-    ]
-
-
-@asynccontextmanager
-async def three_parties(folder, *, away=(), **options):
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = settings_of(folder)
-    services = {
-        name: partial(build, settings=one)
-        for name, one in zip(SERVICES, settings, strict=True)
-        if one.party not in away
-    }
-    async with worker_federation(folder, NAMES, services=services, **options) as (fed, workers):
-        yield fed, workers, settings
-
-
-async def until(holds):
-    async with asyncio.timeout(30):
-        while not holds():  # noqa: ASYNC110 - nobody announces it
-            await asyncio.sleep(0.01)
-
-
 async def test_two_rounds_move_the_adapter_by_the_mean_of_all_updates(tmp_path):
-    async with three_parties(tmp_path) as (fed, _, _):
+    async with three_parties(tmp_path, NAMES) as (fed, _, _):
         await fed.submit(job("mpc3"))
         (ended,) = await fed.until(JobEnded)
         assert ended.outcome == "completed", ended.reason
@@ -100,7 +48,7 @@ async def test_no_party_alone_is_sent_what_opens_an_update(tmp_path, monkeypatch
         return encoded
 
     monkeypatch.setattr(mpc3.Shared, "encrypt", remembered)
-    async with three_parties(tmp_path) as (fed, _, _):
+    async with three_parties(tmp_path, NAMES) as (fed, _, _):
         await fed.submit(job("mpc3", rounds={"count": 1}))
         await fed.until(JobEnded)
     assert len(sent) == 3
@@ -120,7 +68,7 @@ async def test_a_client_whose_shares_do_not_fit_is_left_out_and_named(tmp_path, 
         return encoded
 
     monkeypatch.setattr(mpc3.Shared, "encrypt", lying)
-    async with three_parties(tmp_path) as (fed, _, _):
+    async with three_parties(tmp_path, NAMES) as (fed, _, _):
         await fed.submit(job("mpc3", rounds={"count": 1}))
         (ended,) = await fed.until(JobEnded)
         assert ended.outcome == "completed", ended.reason
@@ -145,7 +93,7 @@ async def test_a_party_restarts_on_rabbitmq(tmp_path, amqp_url):
 
 async def restarting(folder, party, *, dimension=300, **options):
     gate = threading.Event()
-    async with three_parties(folder, dimension=dimension, **options) as (fed, workers, _):
+    async with three_parties(folder, NAMES, dimension=dimension, **options) as (fed, workers, _):
         workers.trainers["gamma"].gate = gate
         await fed.submit(job("mpc3", rounds={"count": 1}))
         parties = [fed.services[name].context for name in SERVICES[1:]]
@@ -164,7 +112,7 @@ def clients_at(custody):
 
 
 async def test_a_round_without_one_party_fails_at_its_deadline_with_the_reason(tmp_path):
-    async with three_parties(tmp_path, away=(2,)) as (fed, _, _):
+    async with three_parties(tmp_path, NAMES, away=(2,)) as (fed, _, _):
         await fed.submit(job("mpc3", rounds={"count": 1, "deadline_s": 1.0, "retries": 0}))
         (ended,) = await fed.until(JobEnded)
         (aborted,) = await fed.until(RoundAborted)
@@ -183,7 +131,7 @@ async def test_a_party_that_falls_silent_after_the_uploads_fails_the_round_when_
         return await answer(custody, sender, kind, body)
 
     monkeypatch.setattr(building, "serve", silent)
-    async with three_parties(tmp_path) as (fed, _, _):
+    async with three_parties(tmp_path, NAMES) as (fed, _, _):
         await fed.submit(job("mpc3", rounds={"count": 1, "retries": 0}, aggregation={"stage_s": 1.0}))
         (ended,) = await fed.until(JobEnded)
         (aborted,) = await fed.until(RoundAborted)
@@ -193,7 +141,7 @@ async def test_a_party_that_falls_silent_after_the_uploads_fails_the_round_when_
 
 
 async def test_the_link_answers_nobody_but_the_other_two_parties(tmp_path):
-    async with three_parties(tmp_path) as (_, _, settings):
+    async with three_parties(tmp_path, NAMES) as (_, _, settings):
         address = {1: ("127.0.0.1", int(settings[1].party_listen.rpartition(":")[2]))}
         own = settings[0].identity()
         async with aclosing(Links(own, address)) as links:

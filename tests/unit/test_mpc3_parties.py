@@ -11,7 +11,7 @@ from services.client.sessions import PROTOCOLS
 from services.secure_aggregation.parties.context import Custody, public_keys
 from services.secure_aggregation.parties.handlers import on_share_submitted
 from services.secure_aggregation.parties.requests import serve
-from services.secure_aggregation.parties.side import Side
+from services.secure_aggregation.parties.side import SECRETS, Side
 from services.secure_aggregation.protocols.base import Keys
 from shared.adapters.database import open_units
 from shared.core.secagg import chunks, sealing
@@ -53,11 +53,16 @@ TERMS = terms_of()
 KEY = (TERMS.job_id, TERMS.round_id, TERMS.group_id)
 
 
+def side_of(party, terms=TERMS):
+    keys, agreed = keys_of(party), mpc3_terms(terms)
+    return Side(agreed, party, keys.signing, keys.repeatable(SECRETS, agreed.digest))
+
+
 @dataclass
 class Third:
     """Party 2, of which only its answers are there."""
 
-    side: Side = field(default_factory=lambda: Side(mpc3_terms(TERMS), 2, keys_of(2).signing))
+    side: Side = field(default_factory=lambda: side_of(2))
     verify: bytes = public_keys(keys_of(2))[0]
 
     async def ask(self, party, kind, body=None, wait_s=0.0):
@@ -125,7 +130,7 @@ async def party_1(folder, third):
 
 
 def full_sides():
-    first, third = Side(mpc3_terms(TERMS), 0, keys_of(0).signing), Third()
+    first, third = side_of(0), Third()
     for name in NAMES:
         payloads = payloads_of(name)
         first.take(name, payloads[0])
@@ -157,7 +162,7 @@ async def test_after_a_restart_it_signs_the_same_once_its_uploads_are_back(tmp_p
 
 async def test_after_a_restart_it_signs_no_other_survivor_set(tmp_path):
     first, third = full_sides()
-    fewer = Side(mpc3_terms(TERMS), 0, keys_of(0).signing)
+    fewer = side_of(0)
     for name in NAMES[:2]:
         fewer.take(name, payloads_of(name)[0])
     for side, refused in ((first, False), (fewer, True)):

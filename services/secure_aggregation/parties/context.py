@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from services.secure_aggregation.parties.link import Links
 from services.secure_aggregation.parties.others import keys_from
 from services.secure_aggregation.parties.seat import Seat
-from services.secure_aggregation.parties.side import Side
+from services.secure_aggregation.parties.side import SECRETS, Side
 from services.secure_aggregation.pieces import Pieces
 from services.secure_aggregation.protocols.base import Keys
 from shared.core.secagg.mpc3.terms import PARTIES
-from shared.errors import Unavailable
+from shared.errors import Rejected, Unavailable
 from shared.ports import UnitOfWork
 from shared.sessions.terms import SessionTerms, mpc3_terms
 
@@ -25,13 +25,15 @@ async def _unbuilt(work: Work) -> None:
 
 @dataclass
 class Place:
-    """One session. `arrived` is notified at each upload that was taken in or refused."""
+    """One session. `arrived` is notified at each upload that was taken in or refused; one thread at a time
+    chooses and releases."""
 
     terms: SessionTerms
     side: Side
     pieces: Pieces = field(default_factory=Pieces)
     refused: dict[str, str] = field(default_factory=dict)
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass
@@ -59,7 +61,9 @@ class Custody:
         """The session in memory; empty after a restart."""
         if seat.key not in self.places:
             terms = SessionTerms.from_bytes(seat.terms)
-            side = Side(mpc3_terms(terms), self.index, self.keys.signing, seat.closed)
+            agreed = mpc3_terms(terms)
+            random_bytes = self.keys.repeatable(SECRETS, agreed.digest)
+            side = Side(agreed, self.index, self.keys.signing, random_bytes, seat.closed)
             self.places[seat.key] = Place(terms, side, refused=dict(seat.refused))
         return self.places[seat.key]
 
@@ -68,6 +72,15 @@ class Custody:
         if self.third not in self.known:
             self.known[self.third] = keys_from(await self.links.ask(self.third, "keys"))
         return self.known[self.third]
+
+
+def held_open(seat: Seat | None) -> Seat:
+    """The seat. Raises: Unavailable before the session is open; Rejected when it is over."""
+    if seat is None:
+        raise Unavailable("the session is not open here")
+    if seat.over:
+        raise Rejected("the session is over")
+    return seat
 
 
 def public_keys(keys: Keys) -> list[bytes]:

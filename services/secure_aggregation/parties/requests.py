@@ -6,9 +6,11 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from services.secure_aggregation.parties.context import Custody, Key, Place, public_keys
+from services.secure_aggregation.parties import checks
+from services.secure_aggregation.parties.context import Custody, Key, Place, held_open, public_keys
 from services.secure_aggregation.parties.seat import Seat
-from services.secure_aggregation.parties.side import signatures_from
+from services.secure_aggregation.parties.side import of_three
+from shared.core.secagg.mpc3.selection import selection_from_bytes
 from shared.errors import Rejected, Stale, Unavailable
 from shared.ports import UnitOfWork
 from shared.sessions.terms import SessionTerms, mpc3_terms
@@ -31,20 +33,20 @@ async def serve(custody: Custody, sender: int, kind: str, body: Any) -> Any:  # 
     """
     if kind == "keys":
         return public_keys(custody.keys)
-    if not isinstance(body, Mapping) or (sender != 0 and kind != "holdings"):
+    answers = ANSWERS if sender == 0 else ANSWERS_TO_THIRD
+    known = kind in answers or (sender == 0 and kind in ("open", "over"))
+    if not isinstance(body, Mapping) or not known:
         raise Rejected(f"no request {kind!r} of party {sender}")
     if kind == "open":
         return await _open(custody, body)
     key = tuple(str(part) for part in body.get("session", ()))
     if kind == "over":
         return await forget(custody, key)
-    answer = ANSWERS.get(kind)
-    if answer is None:
-        raise Rejected(f"no request {kind!r}")
-    return await answer(custody, key, custody.place(await _seat(custody, key)), body)
+    return await answers[kind](custody, key, custody.place(await _seat(custody, key)), body)
 
 
-async def _open(custody: Custody, body: Mapping[str, Any]) -> None:
+async def _open(custody: Custody, body: Mapping[str, Any]) -> bytes:
+    """Open a session; this party's commitment to its coin."""
     content, deadline = body.get("terms"), body.get("deadline")
     if not isinstance(content, bytes) or not isinstance(deadline, datetime):
         raise Rejected("a session opens with terms and a deadline")
@@ -66,6 +68,7 @@ async def _open(custody: Custody, body: Mapping[str, Any]) -> None:
         await unit.schedule(FORGET, key, late)
 
     await custody.transact(work)
+    return custody.place(await _seat(custody, key)).side.setup.commitment
 
 
 def _check_keys(terms: SessionTerms, party: int, keys: tuple[bytes, bytes]) -> None:
@@ -85,7 +88,7 @@ async def _close(custody: Custody, key: Key, place: Place, body: Mapping[str, An
     closed = tuple(sorted(side.clients))
 
     async def work(unit: UnitOfWork) -> None:
-        seat = _open_one(await unit.find(Seat, *key))
+        seat = held_open(await unit.find(Seat, *key))
         if seat.closed is None:
             await unit.save(seat.replace(closed=closed, refused=place.refused))
         elif seat.closed != closed:
@@ -111,7 +114,7 @@ async def _agree(custody: Custody, key: Key, place: Place, body: Mapping[str, An
     digest = place.side.survivors_digest
 
     async def work(unit: UnitOfWork) -> None:
-        seat = _open_one(await unit.find(Seat, *key))
+        seat = held_open(await unit.find(Seat, *key))
         if seat.survivors not in (b"", digest):
             raise Rejected("this party has signed another survivor set of the session")
         await unit.save(seat.replace(survivors=digest))
@@ -121,19 +124,48 @@ async def _agree(custody: Custody, key: Key, place: Place, body: Mapping[str, An
 
 
 async def _choose(custody: Custody, key: Key, place: Place, body: Mapping[str, Any]) -> bytes:
-    return await asyncio.to_thread(place.side.choose, signatures_from(body.get("signatures")))
+    """Sign the selection that party 0 names; where nobody is judged there is only that of everyone."""
+    side = place.side
+    side.freeze(of_three(body.get("signatures"), "signatures"))
+    given = body.get("selection")
+    selection = selection_from_bytes(given) if isinstance(given, bytes) else side.everyone()
+    if not side.judging and selection != side.everyone():
+        raise Rejected("nobody is judged: the sum of all is the only one")
+
+    async def work(unit: UnitOfWork) -> None:
+        seat = held_open(await unit.find(Seat, *key))
+        if seat.selection not in (b"", selection.digest):
+            raise Rejected("this party has signed another selection of the session")
+        await unit.save(seat.replace(selection=selection.digest))
+
+    await custody.transact(work)
+    async with place.opening:
+        return await asyncio.to_thread(side.choose, selection)
 
 
 async def _release(custody: Custody, key: Key, place: Place, body: Mapping[str, Any]) -> bytes:
-    return await asyncio.to_thread(place.side.release, signatures_from(body.get("signatures")), 0)
+    signatures = of_three(body.get("signatures"), "signatures")
+    async with place.opening:
+        return await asyncio.to_thread(place.side.release, signatures, 0)
 
 
-ANSWERS: Mapping[str, Callable[[Custody, Key, Place, Mapping[str, Any]], Awaitable[Any]]] = {
+Answer = Callable[[Custody, Key, Place, Mapping[str, Any]], Awaitable[Any]]
+ANSWERS: Mapping[str, Answer] = {
+    "secrets": checks.secrets,
     "close": _close,
-    "holdings": _holdings,
     "agree": _agree,
+    "check": checks.check,
+    "layer": checks.layer,
+    "verdict": checks.verdict,
+    "gram": checks.gram,
     "choose": _choose,
     "release": _release,
+}
+ANSWERS_TO_THIRD: Mapping[str, Answer] = {
+    "coin": checks.coin,
+    "holdings": _holdings,
+    "said": checks.said,
+    "bits": checks.bits,
 }
 
 
@@ -161,15 +193,7 @@ async def _seat(custody: Custody, key: Key) -> Seat:
     found: list[Seat] = []
 
     async def work(unit: UnitOfWork) -> None:
-        found.append(_open_one(await unit.find(Seat, *key)))
+        found.append(held_open(await unit.find(Seat, *key)))
 
     await custody.transact(work)
     return found[0]
-
-
-def _open_one(seat: Seat | None) -> Seat:
-    if seat is None:
-        raise Unavailable("the session is not open here")
-    if seat.over:
-        raise Rejected("the session is over")
-    return seat

@@ -13,7 +13,11 @@ class Seat(State):
     Attributes:
         terms: of the session, as party 0 gave them.
         closed: whose uploads this party held when it closed; None before. Never changed once it is there.
+        commitments: of all three parties to their coins; empty before this party heard them. Never changed.
         survivors: digest of the set that this party signed; empty before. Never changed once it is there.
+        checking: the norm check has begun, which is done once.
+        flagged: whom it found; None before its end. Never changed once it is there.
+        selection: digest of the one that this party signed; empty before. Never changed once it is there.
         over: nothing is taken in or said any more.
     """
 
@@ -23,7 +27,11 @@ class Seat(State):
     terms: bytes
     deadline: AwareDatetime
     closed: tuple[str, ...] | None = None
+    commitments: bytes = b""
     survivors: bytes = b""
+    checking: bool = False
+    flagged: tuple[str, ...] | None = None
+    selection: bytes = b""
     refused: dict[str, str] = {}
     over: bool = False
 

@@ -1,6 +1,8 @@
 """What the service asks of a protocol: one session in memory, fed with what participants send."""
 
+import hashlib
 import hmac
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -12,14 +14,19 @@ from numpy.typing import NDArray
 
 from services.secure_aggregation.parties.link import Links
 from services.secure_aggregation.state import Session
+from shared.core.randomness import RandomBytes
 from shared.core.robust.judging.verdict import Reason
 from shared.core.secagg.sealing import SealingKey, bind
 from shared.errors import Rejected
+from shared.ports import Telemetry
 from shared.sessions.terms import SessionTerms
 
 UPLOAD = "upload"
 SECRET_DOMAIN = b"fedlora/aggregation-secret/v1"
 MISSING = "no complete upload by the deadline"
+
+
+Talk = Callable[[Links, Telemetry], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,16 @@ class Keys:
         """32 bytes that only the holder of these keys can compute, the same after a crash."""
         message = bind(SECRET_DOMAIN, purpose.encode(), context)
         return hmac.digest(self.signing.private_bytes_raw(), message, "sha256")
+
+    def repeatable(self, purpose: str, context: bytes) -> RandomBytes:
+        """Random bytes that only the holder of these keys can compute: after a crash the same come again."""
+        drawn = itertools.count()
+
+        def draw(count: int) -> bytes:
+            number = next(drawn).to_bytes(4, "big")
+            return hashlib.shake_256(self.secret(purpose, bind(context, number))).digest(count)
+
+        return draw
 
 
 @dataclass(frozen=True)
@@ -151,7 +168,7 @@ class Running(ABC):
         """What participants can be told before the uploads are complete; None when there is nothing."""
         return None
 
-    def talk(self, session: Session) -> Callable[[Links], Awaitable[None]] | None:
+    def talk(self, session: Session) -> Talk | None:
         """What to settle with the other parties now, outside any transaction; `step` goes on from it."""
         return None
 
