@@ -2,10 +2,10 @@
 
 import asyncio
 
+from services.coordinator.beginning import advance
 from services.coordinator.context import Coordination
 from services.coordinator.jobs import announce
 from services.coordinator.limits import largest_delta_times_records
-from services.coordinator.rounds import advance
 from services.coordinator.state import Client, Job, Seat, registered, with_declined, with_ready
 from shared.errors import Stale
 from shared.events import ClientDeclined, ClientJoined, ClientReady, ClientSeen

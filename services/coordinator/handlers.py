@@ -1,6 +1,6 @@
 """The coordinator's table: which function handles which event."""
 
-from services.coordinator import clients, jobs, limits, rounds
+from services.coordinator import clients, jobs, limits, rounds, suspending
 from services.coordinator.context import Coordination
 from services.coordinator.ending import GATHER, ROUND
 from shared.errors import Rejected
@@ -16,9 +16,11 @@ from shared.events import (
     JobCancelled,
     JobSubmitted,
     LimitRaised,
+    ReinstatementRequested,
     RoundAborted,
     RoundCompleted,
     SessionOpened,
+    SuspensionRequested,
     UpdateAggregated,
 )
 from shared.ports import UnitOfWork
@@ -49,5 +51,7 @@ HANDLERS: Handlers[Coordination] = {
     RoundCompleted: rounds.on_round_completed,
     RoundAborted: rounds.on_round_aborted,
     LimitRaised: limits.on_limit_raised,
+    SuspensionRequested: suspending.on_suspension_requested,
+    ReinstatementRequested: suspending.on_reinstatement_requested,
     DeadlinePassed: on_deadline_passed,
 }

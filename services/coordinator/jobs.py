@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import structlog
 
+from services.coordinator.beginning import advance
 from services.coordinator.context import Coordination
 from services.coordinator.ending import GATHER, abort, end
-from services.coordinator.rounds import advance
 from services.coordinator.state import Client, Job, Round
 from shared.errors import Stale
 from shared.events import DeadlinePassed, JobAccepted, JobAnnounced, JobCancelled, JobRefused, JobSubmitted

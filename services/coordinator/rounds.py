@@ -1,25 +1,15 @@
-"""A round from its cohort to the adapter's step, and what follows it."""
-
-import asyncio
-from datetime import timedelta
+"""A round from its budget to the adapter's step, and what follows it."""
 
 from services.coordinator import adapter as adapters
+from services.coordinator.beginning import advance
 from services.coordinator.context import Coordination
-from services.coordinator.ending import GATHER, ROUND, abort, end, over, publish
+from services.coordinator.ending import abort, end, over, publish
 from services.coordinator.members import members_of
-from services.coordinator.state import (
-    Client,
-    Job,
-    Round,
-    agreed,
-    gathered,
-    grouped,
-    hopeless,
-)
+from services.coordinator.state import Job, Round, grouped
+from services.coordinator.suspending import after_judging
 from shared.errors import Stale
 from shared.events import (
     BudgetRefused,
-    BudgetRequested,
     BudgetReserved,
     DeadlinePassed,
     GroupFailed,
@@ -31,70 +21,8 @@ from shared.events import (
     SessionRequested,
     UpdateAggregated,
 )
-from shared.events.ids import round_id_of
 from shared.events.values import LeftOut, SessionPlan
-from shared.job.refusals_cohort import cohort_refusals
 from shared.ports import UnitOfWork
-
-
-async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
-    """Begin the next round if enough clients are ready and present; otherwise look again later."""
-    if reason := hopeless(job):
-        await end(job, "failed", reason, unit)
-        return
-    if job.phase == "gathering" and not gathered(job, unit.now):
-        await _look_again(job, unit, context)
-        return
-    job = agreed(job)
-    known = [client for client in await unit.select(Client) if client.client_id in job.ready]
-    present = await context.present(known, unit.now)
-    candidates = [client for client in job.candidates if client in present]
-    rounds = job.specification.rounds
-    if job.layout is None or len(candidates) < rounds.min_clients:
-        await _look_again(job, unit, context)
-        return
-    cohort = context.sample(candidates, rounds.clients_per_round)
-    refused = await asyncio.to_thread(cohort_refusals, job.specification, len(cohort), job.layout.dimension)
-    if refused:
-        await end(job, "failed", f"a cohort of {len(cohort)} cannot be summed: {refused[0]}", unit)
-        return
-    if job.adapter is None:
-        job = job.replace(adapter=await context.blobs.put(adapters.initial(job.specification, job.layout)))
-    number = job.number + 1
-    deadline = unit.now + timedelta(seconds=rounds.deadline_s)
-    round_ = Round(
-        job_id=job.job_id,
-        round_id=round_id_of(job.job_id, number),
-        number=number,
-        cohort=cohort,
-        root=context.telemetry.new_root(),
-        started_at=unit.now,
-        deadline=deadline,
-        left_out=tuple(
-            LeftOut(client_id=name, reason=why)
-            for name, why in sorted({**job.left_out, **job.faulty}.items())
-        ),
-    )
-    await unit.save(round_)
-    await unit.save(job.replace(phase="running", number=number, round_id=round_.round_id))
-    await unit.unschedule(GATHER, job.key)
-    expires_at = deadline + timedelta(seconds=context.settings.grace_s)
-    await unit.schedule(ROUND, round_.key, expires_at, trace=round_.root)
-    publish(
-        BudgetRequested(
-            job_id=job.job_id,
-            round_id=round_.round_id,
-            clients=round_.cohort,
-            mechanism=job.mechanism,
-            planned_rounds=rounds.count,
-            epsilon=job.specification.privacy.epsilon,
-            delta=job.specification.privacy.delta,
-            expires_at=expires_at,
-            records={name: job.records[name] for name in round_.cohort if name in job.records},
-        ),
-        round_,
-        unit,
-    )
 
 
 async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: Coordination) -> None:
@@ -109,6 +37,11 @@ async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: C
     min_clients = job.specification.rounds.min_clients
     if len(event.reservations) < min_clients:
         await _exhausted(job, round_, event.refused, unit)
+        return
+    root = job.specification.aggregation.root
+    if root is not None and root not in {item.client_id for item in event.reservations}:
+        why = next((item.reason for item in event.refused if item.client_id == root), "not reserved")
+        await _ended_by_budget(round_, f"no round without the update of {root}: {why}", job, unit)
         return
     layout = job.layout
     if layout is None:
@@ -191,21 +124,28 @@ async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, contex
     job = await unit.load(Job, event.job_id)
     if job.layout is None or job.adapter is None:
         raise Stale("the job has no adapter")
-    wanted = job.specification.rounds.min_clients
-    if len(event.weights) < wanted:
-        await _retry(round_, f"{len(event.weights)} updates came, {wanted} are needed", unit, context)
+    aggregation, wanted = job.specification.aggregation, job.specification.rounds.min_clients
+    came = len(event.weights) + (aggregation.root is not None)  # whose update came, or nobody were judged
+    if came < wanted:
+        await _retry(round_, f"{came} updates came, {wanted} are needed", unit, context)
         return
     before, update = await context.blobs.get(job.adapter), await context.blobs.get(event.update)
-    rate = job.specification.aggregation.server_learning_rate
+    rate = aggregation.server_learning_rate
     adapter = await context.blobs.put(adapters.moved(before, update, job.layout, rate))
     await over(round_.replace(phase="completed"), "completed", "", unit)
+    job, standings = await after_judging(job, round_, event, unit)
     completed = RoundCompleted(
         job_id=job.job_id,
         round_id=round_.round_id,
         number=round_.number,
         adapter=adapter,
-        contributors=tuple(sorted(event.weights)),
+        contributors=tuple(sorted(client for client, weight in event.weights.items() if weight)),
+        rule=aggregation.robust,
+        weights=event.weights,
         left_out=(*round_.left_out, *event.left_out),
+        findings=event.findings,
+        groups=round_.groups if len(round_.groups) > 1 else {},
+        standings=standings,
         update_norm=event.update_norm,
         started_at=round_.started_at,
         completed_at=unit.now,
@@ -242,7 +182,17 @@ async def on_round_deadline(event: DeadlinePassed, unit: UnitOfWork, context: Co
 
 async def on_round_completed(event: RoundCompleted, unit: UnitOfWork, context: Coordination) -> None:
     """Export the round's root span: again after a crash, never not at all."""
-    attributes = {"job_id": event.job_id, "round_id": event.round_id, "outcome": "completed"}
+    out = {client for client, weight in event.weights.items() if not weight}
+    out |= {item.client_id for item in event.left_out if item.sent_wrong}
+    attributes = {
+        "job_id": event.job_id,
+        "round_id": event.round_id,
+        "outcome": "completed",
+        "rule": event.rule,
+        "judged": len(event.weights),
+        "left_out_count": len(out),
+        "left_out": sorted(out),
+    }
     context.telemetry.export_root(event.root, "round", event.started_at, event.completed_at, attributes)
 
 
@@ -281,12 +231,9 @@ async def _exhausted(job: Job, round_: Round, refused: tuple[LeftOut, ...], unit
     reason = "too few clients have privacy budget left"
     if refused:
         reason += f"; {refused[0].client_id}: {refused[0].reason}"
+    await _ended_by_budget(round_, reason, job, unit)
+
+
+async def _ended_by_budget(round_: Round, reason: str, job: Job, unit: UnitOfWork) -> None:
     await abort(round_, reason, unit)
     await end(job, "budget-exhausted", reason, unit)
-
-
-async def _look_again(job: Job, unit: UnitOfWork, context: Coordination) -> None:
-    await unit.save(job)
-    gather_until = job.accepted_at + timedelta(seconds=job.specification.rounds.gather_s)
-    later = unit.now + timedelta(seconds=context.settings.look_again_s)
-    await unit.schedule(GATHER, job.key, gather_until if gather_until > unit.now else later)

@@ -57,6 +57,8 @@ class Job(State):
         layouts: digest -> layout, of those that were offered.
         left_out: clients without part in the job, and why.
         faulty: clients whose messages made a sum impossible, and where; they do not come back.
+        suspended: clients that are not asked until a person reinstates them, and why.
+        waiting: why the next round cannot begin, as it was said last.
         number: of the latest round; 0 before the first.
         round_id: of the round in progress, or empty.
     """
@@ -74,6 +76,8 @@ class Job(State):
     layouts: dict[str, Layout] = {}
     left_out: dict[str, str] = {}
     faulty: dict[str, str] = {}
+    suspended: dict[str, str] = {}
+    waiting: str = ""
     layout: Layout | None = None
     adapter: BlobRef | None = None
     number: int = 0
@@ -92,9 +96,15 @@ class Job(State):
         return self.phase in ("gathering", "running")
 
     @property
+    def excluded(self) -> dict[str, str]:
+        """Clients that cannot be in a cohort, and why."""
+        return {**self.left_out, **self.faulty, **self.suspended}
+
+    @property
     def candidates(self) -> list[str]:
         """Clients that can be in a cohort, sorted."""
-        return sorted(client for client in self.ready if client not in {**self.left_out, **self.faulty})
+        excluded = self.excluded
+        return sorted(client for client in self.ready if client not in excluded)
 
     @property
     def mechanism(self) -> PoissonGaussian:
