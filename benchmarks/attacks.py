@@ -42,12 +42,16 @@ OPEN = {"learning_rate": 3.0, "clip_norm": 1e3, "sampling_rate": 0.5}
 OPEN_BOUND = 1.0  # on a coordinate where nothing bounds a gradient: an honest update's are below 0.5
 SERVER_RATE = {True: 10.0, False: 1.0}  # of FLTrust, which shortens all updates to that of the root
 FRACTIONS = (6, 9)
-RECOMMENDED = ("fltrust", "cosine-clustering", "nnm, multi-krum")
+RECOMMENDED = ("nnm, multi-krum", "cosine-clustering", "foolsgold")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run; with attack "none" nobody is hostile, but the rule is asked for `f` all the same."""
+    """One training run.
+
+    With attack "none" nobody is hostile, but the rule is asked for `f` all the same; with "absent" those who
+    would be hostile send nothing: no rule that looks at updates can know more than who they are.
+    """
 
     rule: str
     attack: str
@@ -63,6 +67,8 @@ def cells(seed: int, part: str) -> Iterator[Cell]:
     splits = ("dirichlet", "iid")
     if part == "clean":
         yield from (Cell("mean", "none", 0, s, p, "none", seed) for p in (True, False) for s in splits)
+        for f in FRACTIONS:
+            yield from (Cell("mean", "absent", f, s, p, "none", seed) for p in (True, False) for s in splits)
     for private in (True, False) if part == "modes" else (part == "rules",):
         for split in splits:
             for attack in ("none", *ATTACKS):
@@ -118,15 +124,16 @@ class Bench:
             for client in hostile:
                 labels[client] = flipped(labels[client], len(data.CLASSES))
         root, lost = np.array(dealt.root), 0
-        vector, past = model.start, np.zeros((data.CLIENTS, model.dimension))
+        vector = model.start
         for number in range(ROUNDS):
             streams = [KeyStream(SeededBytes(self.seed, number, client)) for client in range(data.CLIENTS)]
             rows = model.updates(vector, clients, labels, setting, streams)
             rng = np.random.default_rng([self.seed, number])
-            if len(hostile):
+            if cell.attack == "absent":
+                rows = rows[honest]
+            elif len(hostile):
                 normal = rng.standard_normal((len(hostile), model.dimension))
                 rows[hostile] = ATTACKS[cell.attack](Seen(rows[honest], rows[hostile], normal))
-            past += rows
             stream = [KeyStream(SeededBytes(self.seed, number, "root"))]
             own = model.updates(vector, [root], [model.labels[root]], public, stream)[0]
             if cell.mode == "mpc3":
@@ -136,7 +143,7 @@ class Bench:
                     update, lost = np.zeros(model.dimension), lost + 1
             else:
                 judge = judging.single if cell.mode == "none" else judging.grouped
-                update = judge(cell.rule, rows, past, own, cell.f, rng)
+                update = judge(cell.rule, rows, own, cell.f, rng)
             rate = SERVER_RATE[cell.private] if cell.rule == "fltrust" else 1.0
             vector = (vector + rate * update).astype(np.float32)
         return model.accuracy(vector, dealt.held_out), lost

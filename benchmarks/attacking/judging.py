@@ -28,13 +28,11 @@ class Judged:
     Attributes:
         f: hostile rows that the rule is asked to bear.
         root: products with the server's own update.
-        past: Gram matrix of each row's updates summed over all rounds.
         permutation: of the rows, drawn after they are fixed.
     """
 
     f: int
     root: Root
-    past: Rows
     permutation: NDArray[np.int64]
 
 
@@ -53,8 +51,7 @@ def _bucketed(name: str) -> Callable[[Rows, Judged], Weighing]:
 
 
 GRAM_RULES: Mapping[str, Callable[[Rows, Judged], Weighing]] = {
-    **{name: _plain(name) for name in RULES if name != "foolsgold"},
-    "foolsgold": lambda _, of: RULES["foolsgold"](of.past, 0),
+    **{name: _plain(name) for name in RULES},
     "nnm, multi-krum": _mixed("multi-krum"),
     "nnm, geometric-median": _mixed("geometric-median"),
     "bucketing, multi-krum": _bucketed("multi-krum"),
@@ -93,24 +90,23 @@ def products(rows: Rows, own: Rows) -> Root:
     return Root(rows @ own, float(np.linalg.norm(own)))
 
 
-def single(name: str, rows: Rows, past: Rows, own: Rows, f: int, rng: np.random.Generator) -> Rows:
+def single(name: str, rows: Rows, own: Rows, f: int, rng: np.random.Generator) -> Rows:
     """(d,): the update from single rows.
 
     Args:
         name: of the rule.
         rows: (n, d), of clients or groups.
-        past: (n, d), summed over all rounds.
         own: (d,), the server's.
         f: hostile rows.
         rng: for a permutation.
     """
     if name in COORDINATE_RULES:
         return COORDINATE_RULES[name](rows, f)
-    of = Judged(f, products(rows, own), past @ past.T, rng.permutation(len(rows)))
+    of = Judged(f, products(rows, own), rng.permutation(len(rows)))
     return np.asarray(GRAM_RULES[name](rows @ rows.T, of).weights @ rows)
 
 
-def grouped(name: str, rows: Rows, past: Rows, own: Rows, f: int, rng: np.random.Generator) -> Rows:
+def grouped(name: str, rows: Rows, own: Rows, f: int, rng: np.random.Generator) -> Rows:
     """(d,): the same from the means of random groups of 2, of which f may be hostile."""
     groups = rng.permutation(len(rows)).reshape(-1, GROUP)
-    return single(name, rows[groups].mean(axis=1), past[groups].mean(axis=1), own, f, rng)
+    return single(name, rows[groups].mean(axis=1), own, f, rng)

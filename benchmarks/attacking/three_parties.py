@@ -56,7 +56,7 @@ def judge(name: str, rows: Rows, own: Rows, f: int, bound: float, rng: np.random
     given = {i: geometry.share_gram(parties[i], held[i]) for i in range(PARTIES) if i != OPENER}
     gram = geometry.open_gram(parties[OPENER], held[OPENER], given).astype(np.float64)
     root = Root(gram[:clients, clients], float(np.sqrt(gram[clients, clients])))
-    of = Judged(f, root, gram[:clients, :clients], rng.permutation(clients))
+    of = Judged(f, root, rng.permutation(clients))
     weights = GRAM_RULES[name](gram[:clients, :clients], of).weights
     if not weights.any():
         return np.zeros(dimension)
