@@ -1,13 +1,14 @@
 """The noise has the distribution that the accountant assumes, from a stream that never repeats."""
 
 import math
+import os
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from services.client.training.noise import DiscreteGaussian, Gaussian, KeyStream, Skellam, noised
 from services.client.training.sampling import poisson_sample
+from shared.core.noise import DiscreteGaussian, Gaussian, KeyStream, Skellam, noised
 
 
 def keyed(number):
@@ -74,7 +75,11 @@ def test_a_key_gives_its_noise_again_and_another_key_gives_other_noise(name):
     stream = keyed(7)
     first, second = mechanism.add(zeros(1000), stream), mechanism.add(zeros(1000), stream)
     assert np.array_equal(first, mechanism.add(zeros(1000), keyed(7)))
-    for other in (second, mechanism.add(zeros(1000), keyed(8)), mechanism.add(zeros(1000), KeyStream())):
+    for other in (
+        second,
+        mechanism.add(zeros(1000), keyed(8)),
+        mechanism.add(zeros(1000), KeyStream(os.urandom)),
+    ):
         assert np.mean(other == first) < 0.05
 
 
@@ -114,10 +119,10 @@ def test_what_is_released_lies_on_a_grid_that_depends_on_sigma_alone():
 
 
 def test_two_streams_and_two_draws_differ():
-    stream = KeyStream()
+    stream = KeyStream(os.urandom)
     first, second = stream.gaussian(1000, 1.0), stream.gaussian(1000, 1.0)
     assert not np.array_equal(first, second)
-    assert not np.array_equal(first, KeyStream().gaussian(1000, 1.0))
+    assert not np.array_equal(first, KeyStream(os.urandom).gaussian(1000, 1.0))
 
 
 def test_uniform_draws_are_never_zero():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from services.client.training.noise import DiscreteGaussian, KeyStream, Skellam, discrete_gaussian, skellam
-from services.client.training.noise.inverse_transform import ONE, symmetric_table
+from shared.core.noise import DiscreteGaussian, KeyStream, Skellam, discrete_gaussian, skellam
+from shared.core.noise.inverse_transform import ONE, symmetric_table
 
 KEYS = [11, 12]
 TABLES = {

@@ -9,15 +9,15 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from services.client.training.noise.inverse_transform import (
+from shared.core.noise.inverse_transform import (
     ARITHMETIC,
     TAIL_BITS,
     IntegerTable,
     reach,
     symmetric_table,
 )
-from services.client.training.noise.key_stream import KeyStream
-from services.client.training.noise.mechanism import NoiseMechanism
+from shared.core.noise.key_stream import KeyStream
+from shared.core.noise.mechanism import NoiseMechanism
 
 START_BITS = TAIL_BITS + 60  # the recurrence's error in each probability: at most 2^-200
 

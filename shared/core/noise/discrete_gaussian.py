@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from services.client.training.noise.inverse_transform import ARITHMETIC, IntegerTable, reach, symmetric_table
-from services.client.training.noise.key_stream import KeyStream
-from services.client.training.noise.mechanism import NoiseMechanism
+from shared.core.noise.inverse_transform import ARITHMETIC, IntegerTable, reach, symmetric_table
+from shared.core.noise.key_stream import KeyStream
+from shared.core.noise.mechanism import NoiseMechanism
 
 
 @dataclass(frozen=True)

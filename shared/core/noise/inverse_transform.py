@@ -11,7 +11,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from services.client.training.noise.key_stream import KeyStream
+from shared.core.noise.key_stream import KeyStream
 
 ONE = 2**128  # the probability 1, in units of 2^-128
 LOW_WORD = 2**64 - 1

@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from services.client.training.noise.key_stream import KeyStream
+from shared.core.noise.key_stream import KeyStream
 
 Scalar = TypeVar("Scalar", np.float64, np.int64)
 

@@ -1,7 +1,5 @@
 """The stream that sampling and noise are drawn from."""
 
-import os
-
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
@@ -10,9 +8,9 @@ from shared.core.randomness import RandomBytes
 
 
 class KeyStream:
-    """AES-256-CTR under a key drawn once from the operating system; fast, and never repeated."""
+    """AES-256-CTR under a key that is drawn once; fast, and never repeated."""
 
-    def __init__(self, random_bytes: RandomBytes = os.urandom) -> None:
+    def __init__(self, random_bytes: RandomBytes) -> None:
         self._encryptor = Cipher(algorithms.AES(random_bytes(32)), modes.CTR(random_bytes(16))).encryptor()
 
     def words(self, count: int) -> NDArray[np.uint64]:

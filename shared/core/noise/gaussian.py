@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.client.training.noise.key_stream import KeyStream
-from services.client.training.noise.mechanism import NoiseMechanism
+from shared.core.noise.key_stream import KeyStream
+from shared.core.noise.mechanism import NoiseMechanism
 
 GRID_BITS = 20  # grid spacing: the power of two next below sigma * 2^-20
 
