@@ -12,12 +12,16 @@ from fastapi.concurrency import run_in_threadpool
 
 from services.gateway import state
 from services.gateway.adapter import zipped_adapter
+from services.gateway.budgets import BudgetView
 from services.gateway.handlers import feed_of, presence_key
 from services.gateway.limits import limits_router
+from services.gateway.lookup import job_of
 from services.gateway.problems import install
 from services.gateway.settings import GatewaySettings
-from services.gateway.state import BudgetView, ClientView, JobView
+from services.gateway.standings import StandingView, ranked
+from services.gateway.state import ClientView, JobView
 from services.gateway.statement import model_card, statement_of
+from services.gateway.suspensions import suspensions_router
 from shared.events import JobCancelled, JobSubmitted
 from shared.job.loading import parse_job
 from shared.job.schema import job_schema
@@ -49,7 +53,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     app = FastAPI(title="fedlora", version="0.1.0")
     install(app)
     limits = limits_router(gateway.units, gateway.transact)
-    for router in (_jobs(gateway), _feed(gateway), _observations(gateway), limits):
+    suspensions = suspensions_router(gateway.units, gateway.transact)
+    for router in (_jobs(gateway), _feed(gateway), _observations(gateway), limits, suspensions):
         app.include_router(router)
     return app
 
@@ -82,10 +87,11 @@ def _jobs(gateway: Gateway) -> APIRouter:
 
     @router.get("/jobs/{job_id}")
     async def job(job_id: str) -> dict[str, Any]:
-        """One job with its rounds and what each client has spent."""
+        """One job with its rounds, what each client has spent, and how often a rule left it out."""
         async with gateway.units.begin() as unit:
-            view = await _found(unit, job_id)
+            view = await job_of(unit, job_id)
             budgets = await unit.select(BudgetView, job_id)
+            standings = await unit.select(StandingView, job_id)
         said = await run_in_threadpool(statement_of, view, budgets)
         return {
             **_summary(view),
@@ -95,13 +101,14 @@ def _jobs(gateway: Gateway) -> APIRouter:
             "adapter": view.adapter.model_dump(mode="json") if view.adapter else None,
             "rounds": [view.rounds[number].model_dump(mode="json") for number in sorted(view.rounds)],
             "budgets": [_budget(one) for one in budgets],
+            "clients": ranked(standings),
         }
 
     @router.delete("/jobs/{job_id}", status_code=202)
     async def cancel(job_id: str, reason: str = "cancelled by an operator") -> dict[str, Any]:
         """Ask the job to stop; the round in progress is aborted."""
         async with gateway.units.begin() as unit:
-            view = await _found(unit, job_id)
+            view = await job_of(unit, job_id)
         if view.over:
             raise HTTPException(409, f"job {job_id} is over: {view.status}")
 
@@ -115,7 +122,7 @@ def _jobs(gateway: Gateway) -> APIRouter:
     async def adapter(job_id: str) -> Response:
         """The latest global adapter: a zip of a folder that `PeftModel.from_pretrained` loads."""
         async with gateway.units.begin() as unit:
-            view = await _found(unit, job_id)
+            view = await job_of(unit, job_id)
             budgets = await unit.select(BudgetView, job_id)
         said = await run_in_threadpool(statement_of, view, budgets)
         if view.adapter is None or view.layout is None or view.specification is None or said is None:
@@ -140,7 +147,7 @@ def _feed(gateway: Gateway) -> APIRouter:
         until = time.monotonic() + min(wait_s, gateway.settings.longest_wait_s)
         while True:
             async with gateway.units.begin() as unit:
-                await _found(unit, job_id)
+                await job_of(unit, job_id)
                 entries = await unit.read(feed_of(job_id), after)
             if entries or time.monotonic() >= until:
                 return [{"sequence": entry.sequence, **json.loads(entry.body)} for entry in entries]
@@ -198,13 +205,6 @@ def _observations(gateway: Gateway) -> APIRouter:
     return router
 
 
-async def _found(unit: UnitOfWork, job_id: str) -> JobView:
-    view = await unit.find(JobView, job_id)
-    if view is None:
-        raise HTTPException(404, f"there is no job {job_id}; see GET /jobs")
-    return view
-
-
 def _summary(view: JobView) -> dict[str, Any]:
     done = sum(one.status == "completed" for one in view.rounds.values())
     return {
@@ -218,6 +218,7 @@ def _summary(view: JobView) -> dict[str, Any]:
         "ended_at": view.ended_at.isoformat() if view.ended_at else None,
         "reason": view.reason,
         "remedy": view.remedy,
+        "waiting": view.waits_for,
     }
 
 

@@ -4,18 +4,23 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from services.gateway import state
-from services.gateway.state import BudgetView, ClientView, JobView
+from services.gateway import budgets, standings, state
+from services.gateway.budgets import BudgetView
+from services.gateway.standings import StandingView
+from services.gateway.state import ClientView, JobView
 from shared.errors import Stale
 from shared.events import (
     BudgetRunningLow,
     ClientDeclined,
     ClientJoined,
+    ClientReinstated,
     ClientSeen,
+    ClientSuspended,
     Event,
     JobAccepted,
     JobEnded,
     JobRefused,
+    JobWaiting,
     LedgerExtended,
     RoundAborted,
     RoundCompleted,
@@ -77,8 +82,31 @@ async def on_round_opened(event: RoundOpened, unit: UnitOfWork, cache: Cache) ->
 
 
 async def on_round_completed(event: RoundCompleted, unit: UnitOfWork, cache: Cache) -> None:
-    """The global adapter has moved."""
+    """The global adapter has moved; a rule may have judged clients."""
     await _project(event, unit, lambda view: state.completed(view, event))
+    clients = sorted(event.standings)
+    known = await unit.find_all(StandingView, [(event.job_id, client) for client in clients])
+    views = {view.client_id: view for view in known}
+    for client in clients:
+        view = views.get(client) or StandingView(job_id=event.job_id, client_id=client)
+        await unit.save(standings.updated(view, event.standings[client]))
+
+
+async def on_client_suspended(event: ClientSuspended, unit: UnitOfWork, cache: Cache) -> None:
+    """A job asks a client no more."""
+    await unit.save(standings.suspended(await _standing(event.job_id, event.client_id, unit), event))
+    await note(unit, event.job_id, event)
+
+
+async def on_client_reinstated(event: ClientReinstated, unit: UnitOfWork, cache: Cache) -> None:
+    """A job asks a client again."""
+    await unit.save(standings.reinstated(await _standing(event.job_id, event.client_id, unit), event))
+    await note(unit, event.job_id, event)
+
+
+async def on_job_waiting(event: JobWaiting, unit: UnitOfWork, cache: Cache) -> None:
+    """The next round cannot begin yet."""
+    await _project(event, unit, lambda view: state.waited(view, event))
 
 
 async def on_round_aborted(event: RoundAborted, unit: UnitOfWork, cache: Cache) -> None:
@@ -93,13 +121,13 @@ async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, cache:
 
 async def on_ledger_extended(event: LedgerExtended, unit: UnitOfWork, cache: Cache) -> None:
     """A client's spending is one entry longer."""
-    await unit.save(state.extended(await _budget(event.job_id, event.client_id, unit), event))
+    await unit.save(budgets.extended(await _budget(event.job_id, event.client_id, unit), event))
     await note(unit, event.job_id, event)
 
 
 async def on_budget_running_low(event: BudgetRunningLow, unit: UnitOfWork, cache: Cache) -> None:
     """A client is near its limit."""
-    await unit.save(state.running_low(await _budget(event.job_id, event.client_id, unit), event))
+    await unit.save(budgets.running_low(await _budget(event.job_id, event.client_id, unit), event))
     await note(unit, event.job_id, event)
 
 
@@ -133,10 +161,18 @@ async def _budget(job_id: str, client_id: str, unit: UnitOfWork) -> BudgetView:
     return found or BudgetView(job_id=job_id, client_id=client_id)
 
 
+async def _standing(job_id: str, client_id: str, unit: UnitOfWork) -> StandingView:
+    found = await unit.find(StandingView, job_id, client_id)
+    return found or StandingView(job_id=job_id, client_id=client_id)
+
+
 HANDLERS: Mapping[type[Event], Handler] = {
     JobAccepted: on_job_accepted,
     JobRefused: on_job_refused,
     JobEnded: on_job_ended,
+    JobWaiting: on_job_waiting,
+    ClientSuspended: on_client_suspended,
+    ClientReinstated: on_client_reinstated,
     RoundOpened: on_round_opened,
     RoundCompleted: on_round_completed,
     RoundAborted: on_round_aborted,

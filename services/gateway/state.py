@@ -1,4 +1,4 @@
-"""What the gateway knows about jobs, rounds, clients and budgets, projected from events.
+"""What the gateway knows about jobs, rounds and clients, projected from events.
 
 Notices may come twice and in any order, so each transition gives the same view whatever came before.
 """
@@ -9,18 +9,17 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from shared.events import (
-    BudgetRunningLow,
     JobAccepted,
     JobEnded,
     JobRefused,
     JobSubmitted,
-    LedgerExtended,
+    JobWaiting,
     RoundAborted,
     RoundCompleted,
     RoundOpened,
     UpdateAggregated,
 )
-from shared.events.values import BlobRef, Layout
+from shared.events.values import BlobRef, Finding, Layout
 from shared.job.specification import JobSpecification
 from shared.ports import State
 
@@ -29,7 +28,14 @@ OPEN_STATUSES = frozenset({"submitted", "running"})
 
 
 class RoundView(BaseModel):
-    """One round, as far as it has come. Lists of clients are ids; `left_out` maps id to reason."""
+    """One round, as far as it has come. Lists of clients are ids; `left_out` maps id to reason.
+
+    Attributes:
+        rule: that judged the updates, or the sums of groups.
+        weights: client -> what it counts in the update, of 1 in all; 0 for those that the rule left out.
+        findings: what the rule measured of clients, or groups, that count less than their share.
+        groups: of clients, where there is more than one.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,11 +45,25 @@ class RoundView(BaseModel):
     cohort: tuple[str, ...] = ()
     contributors: tuple[str, ...] = ()
     left_out: dict[str, str] = {}
+    rule: str = ""
+    weights: dict[str, float] = {}
+    findings: tuple[Finding, ...] = ()
+    groups: dict[str, tuple[str, ...]] = {}
     reason: str = ""
     update_norm: float | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
     root: str = ""
+
+
+class Waiting(BaseModel):
+    """What round `number` waits for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    reason: str
+    since: datetime
 
 
 class JobView(State):
@@ -63,6 +83,7 @@ class JobView(State):
     rounds: dict[int, RoundView] = {}
     adapter: BlobRef | None = None
     layout: Layout | None = None
+    waiting: Waiting | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -74,45 +95,12 @@ class JobView(State):
         """Whether nothing more will happen."""
         return self.status not in OPEN_STATUSES
 
-
-class Spent(BaseModel):
-    """A client's epsilon after one ledger entry."""
-
-    model_config = ConfigDict(frozen=True)
-
-    round_id: str
-    outcome: str
-    epsilon: float
-    epsilon_rdp: float
-    sequence: int
-
-
-class BudgetView(State):
-    """What one client has spent in one job, entry by entry."""
-
-    kind: ClassVar[str] = "gateway.budget"
-
-    job_id: str
-    client_id: str
-    epsilon_limit: float = 0.0
-    delta: float = 0.0
-    running_low: bool = False
-    entries: dict[int, Spent] = {}
-
     @property
-    def key(self) -> tuple[str, ...]:
-        """The job and the client."""
-        return (self.job_id, self.client_id)
-
-    @property
-    def epsilon(self) -> float:
-        """By PLD, after the latest entry."""
-        return self.entries[max(self.entries)].epsilon if self.entries else 0.0
-
-    @property
-    def epsilon_rdp(self) -> float:
-        """By RDP, after the latest entry."""
-        return self.entries[max(self.entries)].epsilon_rdp if self.entries else 0.0
+    def waits_for(self) -> str:
+        """Why the next round cannot begin; empty when it has begun, or nothing was said."""
+        waiting = self.waiting
+        begun = waiting is None or any(number >= waiting.number for number in self.rounds)
+        return "" if waiting is None or begun or self.over else waiting.reason
 
 
 class ClientView(State):
@@ -166,6 +154,14 @@ def ended(view: JobView, event: JobEnded) -> JobView:
     )
 
 
+def waited(view: JobView, event: JobWaiting) -> JobView:
+    """The next round cannot begin yet."""
+    before = view.waiting
+    if before is not None and (before.number, before.since) >= (event.number, event.since):
+        return view
+    return view.replace(waiting=Waiting(number=event.number, reason=event.reason, since=event.since))
+
+
 def opened(view: JobView, event: RoundOpened, now: datetime) -> JobView:
     """A cohort is training."""
     before = _round(view, event.number, event.round_id)
@@ -190,6 +186,10 @@ def completed(view: JobView, event: RoundCompleted) -> JobView:
             "status": "completed",
             "contributors": event.contributors,
             "left_out": {**before.left_out, **{one.client_id: one.reason for one in event.left_out}},
+            "rule": event.rule,
+            "weights": event.weights,
+            "findings": event.findings,
+            "groups": event.groups,
             "update_norm": event.update_norm,
             "started_at": event.started_at,
             "ended_at": event.completed_at,
@@ -220,30 +220,13 @@ def aggregated(view: JobView, event: UpdateAggregated) -> JobView:
     number = int(event.round_id.rpartition("-r")[2])
     before = _round(view, number, event.round_id)
     left_out = {**before.left_out, **{one.client_id: one.reason for one in event.left_out}}
-    return _with_round(
-        view, before.model_copy(update={"update_norm": event.update_norm, "left_out": left_out})
-    )
-
-
-def extended(view: BudgetView, event: LedgerExtended) -> BudgetView:
-    """One more ledger entry of this client."""
-    spent = Spent(
-        round_id=event.round_id,
-        outcome=event.outcome,
-        epsilon=event.epsilon,
-        epsilon_rdp=event.epsilon_rdp,
-        sequence=event.sequence,
-    )
-    return view.replace(
-        epsilon_limit=event.epsilon_limit,
-        delta=event.delta,
-        entries={**view.entries, event.sequence: spent},
-    )
-
-
-def running_low(view: BudgetView, event: BudgetRunningLow) -> BudgetView:
-    """The warning line was passed."""
-    return view.replace(running_low=True, epsilon_limit=event.epsilon_limit)
+    changes = {
+        "update_norm": event.update_norm,
+        "left_out": left_out,
+        "weights": event.weights,
+        "findings": event.findings,
+    }
+    return _with_round(view, before.model_copy(update=changes))
 
 
 def _round(view: JobView, number: int, round_id: str) -> RoundView:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from services.gateway.state import BudgetView, JobView
+from services.gateway.budgets import BudgetView
+from services.gateway.state import JobView
 from shared.core.privacy.statements import Statement, Terms, statement
 from shared.events.values import PoissonGaussian
 from shared.job.specification import JobSpecification

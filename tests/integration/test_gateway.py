@@ -38,9 +38,11 @@ from shared.events import (
     JobRefused,
     JobSubmitted,
     LedgerExtended,
+    ReinstatementRequested,
     RoundAborted,
     RoundCompleted,
     RoundOpened,
+    SuspensionRequested,
 )
 from shared.events.values import BlobRef, Layout, LeftOut, TensorSpec
 from shared.job.loading import validate_job
@@ -87,7 +89,8 @@ async def running(folder: Path) -> AsyncIterator[Running]:
         asked.put_nowait(delivery.envelope.open())
         await delivery.ack()
 
-    await infrastructure.bus.subscribe(queue_for("coordinator", (JobSubmitted, JobCancelled)), coordinator)
+    asks = (JobSubmitted, JobCancelled, SuspensionRequested, ReinstatementRequested)
+    await infrastructure.bus.subscribe(queue_for("coordinator", asks), coordinator)
     service = await build(infrastructure, settings)
     task = asyncio.create_task(service.run(stop, started))
     await started.wait()
