@@ -50,9 +50,9 @@ async def on_group_over(event: GroupSummed | GroupFailed, unit: UnitOfWork, cont
     except (Refused, Rejected) as error:
         _fail(event, sums, str(error), unit)
         return
-    findings = {finding.subject: finding.sentence for finding in result.findings}
+    left_out = {finding.subject: finding.sentence for finding in result.findings if finding.weight == 0}
     rows = len(event.weights) if isinstance(event, GroupSummed) and event.judged else len(sums)
-    log.info("aggregated", round_id=event.round_id, rule=rule.name, rows=rows, findings=findings)
+    log.info("aggregated", round_id=event.round_id, rule=rule.name, rows=rows, left_out=left_out)
     unit.publish(
         UpdateAggregated(
             job_id=event.job_id,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from services.robust_aggregator import judging
 from services.robust_aggregator.handlers import HANDLERS, Aggregator
@@ -92,6 +93,18 @@ async def check(robust, rows=ROWS, hostile=1):
     shares |= {f"b{i}": 0.25 * weight for i, weight in enumerate(weights)}
     assert event.weights == pytest.approx(shares)
     return event
+
+
+async def test_a_round_leaves_one_line_that_says_who_was_left_out_by_what_figure(robust):
+    with capture_logs() as lines:
+        for index in range(5):
+            await robust.handle(await robust.summed(index))
+    (line,) = lines
+    (finding,) = (await check(robust)).findings
+    assert line == {
+        "event": "aggregated", "log_level": "info", "round_id": "r1", "rule": "multi-krum", "rows": 5,
+        "left_out": {"r1-g4": finding.sentence},
+    }  # fmt: skip
 
 
 async def test_rows_are_taken_as_groups_report_and_dropped_with_the_result(robust):
