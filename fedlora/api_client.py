@@ -73,6 +73,18 @@ class GatewayClient:
         """Workers and what they are doing."""
         return list(self._ask("GET", "/clients").json())
 
+    def clients_of(self, job_id: str) -> list[dict[str, Any]]:
+        """Clients that a job's rule has judged, or a person suspended: those first, then by score."""
+        return list(self._ask("GET", f"/jobs/{job_id}/clients").json())
+
+    def suspend(self, job_id: str, client_id: str, reason: str, requested_by: str) -> str:
+        """Ask that a client be asked no more; why it is suspended already, or empty."""
+        return self._change("suspend", job_id, client_id, reason, requested_by)
+
+    def reinstate(self, job_id: str, client_id: str, reason: str, requested_by: str) -> str:
+        """Ask that a client be asked again; why it is suspended, or empty where it is not."""
+        return self._change("reinstate", job_id, client_id, reason, requested_by)
+
     def ledger(self, job_id: str = "") -> str:
         """The ledger as JSON lines, all of it."""
         text, after = "", 0
@@ -114,6 +126,11 @@ class GatewayClient:
             return self._http.get("/ready").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
+
+    def _change(self, to: str, job_id: str, client_id: str, reason: str, requested_by: str) -> str:
+        body = {"reason": reason, "requested_by": requested_by}
+        answer = self._ask("POST", f"/jobs/{job_id}/clients/{client_id}/{to}", json=body)
+        return str(answer.json()["suspended"])
 
     def _ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:  # noqa: ANN401 - httpx's
         try:

@@ -9,7 +9,7 @@ import typer
 from fedlora.api_client import DEFAULT_URL, GatewayClient
 from fedlora.console import emit_json, out, say, table
 from fedlora.faults import EXIT_TROUBLE
-from fedlora.watching import watch_job
+from fedlora.watching import round_lines, watch_job
 from shared.job.loading import load_job
 from shared.job.schema import job_schema_text
 
@@ -80,6 +80,18 @@ def show(job_id: JobName, gateway: GatewayUrl = DEFAULT_URL) -> None:
     """Everything the gateway knows of a job, as JSON."""
     with GatewayClient(gateway) as client:
         emit_json(client.job(job_id))
+
+
+@app.command()
+def rounds(job_id: JobName, gateway: GatewayUrl = DEFAULT_URL) -> None:
+    """Each round: who is in the update, who was left out, and what a rule measured."""
+    with GatewayClient(gateway) as client:
+        job = client.job(job_id)
+    for one in job["rounds"]:
+        for line in round_lines(one):
+            say(line)
+    if job["waiting"]:
+        say(f"the next round waits: {job['waiting']}")
 
 
 @app.command()

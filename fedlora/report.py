@@ -70,6 +70,7 @@ def render_report(source: ReportInput) -> str:
         epsilon_plot=Markup(_epsilon_plot(job)),  # noqa: S704 - plots escape every text they are given
         timing_plot=Markup(bars(round_seconds(job), "s")),  # noqa: S704 - as above
         ledger=source.ledger,
+        findings=judged_rounds(job),
         traces={name: Markup(svg) for name, svg in source.traces.items()},  # noqa: S704 - as above
         settings=_settings(job["specification"] or {}),
     )
@@ -83,6 +84,23 @@ def round_seconds(job: Mapping[str, Any]) -> dict[str, float]:
             start, end = datetime.fromisoformat(one["started_at"]), datetime.fromisoformat(one["ended_at"])
             took[f"round {one['number']} {one['status']}"] = (end - start).total_seconds()
     return took
+
+
+def judged_rounds(job: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rounds in which a rule found something: how many it judged and left out, and its findings, those
+    that count least first."""
+    return [
+        {
+            "number": one["number"],
+            "rule": one["rule"] or "the rule",
+            "judged": len(one["weights"]),
+            "out": sum(weight == 0 for weight in one["weights"].values()),
+            "findings": sorted(one["findings"], key=lambda found: (found["weight"], found["subject"])),
+            "groups": one["groups"],
+        }
+        for one in job["rounds"]
+        if one["findings"]
+    ]
 
 
 def epsilon_by_round(job: Mapping[str, Any]) -> dict[str, list[Point]]:

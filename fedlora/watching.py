@@ -1,13 +1,14 @@
 """Shows a job as it goes: bars for rounds and local steps on a terminal, plain lines otherwise."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from fedlora.api_client import GatewayClient
 from fedlora.console import out, say
+from shared.events.values import Finding
 
 REFRESH_S = 0.5
 SHOWN_CLIENTS = 24
@@ -27,6 +28,21 @@ def describe(notice: dict[str, Any]) -> str:
     data, kind = notice["data"], notice["type"].rsplit(".", 1)[0]
     describer = _DESCRIBERS.get(kind)
     return describer(data) if describer else ""
+
+
+def round_lines(one: dict[str, Any]) -> Iterator[str]:
+    """A round as the gateway answers it: one line, and one for each client or group that counts less."""
+    judged = f", judged by {one['rule']}" if one["rule"] not in ("", "mean") else ""
+    because = f": {one['reason']}" if one["reason"] else ""
+    yield (
+        f"round {one['number']} {one['status']}{because}; {len(one['cohort'])} asked, "
+        f"{len(one['contributors'])} in the update{judged}"
+    )
+    for client, reason in one["left_out"].items():
+        yield f"  without {client}: {reason}"
+    for finding in map(Finding.model_validate, one["findings"]):
+        if finding.weight:
+            yield f"  {finding.subject} counts {finding.weight:.3g}: {finding.sentence}"
 
 
 def _with_lines(client: GatewayClient, job_id: str, write: Callable[[str], None]) -> str:
@@ -123,6 +139,11 @@ _DESCRIBERS: dict[str, Callable[[dict[str, Any]], str]] = {
         f"{_left_out(data)}"
     ),
     "round.aborted": lambda data: f"round {data['number']} aborted: {data['reason']}",
+    "job.waiting": lambda data: f"round {data['number']} waits: {data['reason']}",
+    "client.suspended": lambda data: f"{data['client_id']} is {data['standing']['suspended']}",
+    "client.reinstated": lambda data: (
+        f"{data['client_id']} is asked again, says {data['reinstated_by']}: {data['reason']}"
+    ),
     "client.declined": lambda data: f"{data['client_id']} takes no part: {data['reason']}",
     "budget.running-low": lambda data: (
         f"{data['client_id']} has spent epsilon {data['epsilon']:.2f} of {data['epsilon_limit']:g}"

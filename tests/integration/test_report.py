@@ -26,14 +26,23 @@ def job() -> dict:
         "rounds": [
             {"number": 1, "round_id": "job-1-r1", "status": "completed", "cohort": ["a", "b"],
              "contributors": ["a"], "left_out": {"b": HOSTILE}, "reason": "", "update_norm": 0.25,
+             "rule": "multi-krum", "weights": {"a": 1.0, "b": 0.0}, "groups": {},
+             "findings": [{"subject": "b", "figure": "distance", "value": 3.25, "limit": 1.5, "weight": 0.0}],
              "started_at": "2026-01-01T00:00:00+00:00", "ended_at": "2026-01-01T00:00:07+00:00"},
             {"number": 2, "round_id": "job-1-r2", "status": "aborted", "cohort": [], "contributors": [],
              "left_out": {}, "reason": "too few", "update_norm": None,
+             "rule": "", "weights": {}, "groups": {}, "findings": [],
              "started_at": "2026-01-01T00:01:00+00:00", "ended_at": None},
         ],
         "budgets": [
             {"client_id": "a", "epsilon": 2.5, "epsilon_rdp": 2.9, "epsilon_limit": 8.0, "delta": 1e-5,
              "entries": [{"round_id": "job-1-r1", "epsilon": 2.5}]},
+        ],
+        "clients": [
+            {"client_id": "b", "score": 4.125, "rounds_judged": 4, "times_left_out": 4, "last_finding": "far",
+             "suspended": f"suspended: {HOSTILE}", "spared": "",
+             "changes": [{"to": "suspended", "by": "", "reason": HOSTILE, "score": 4.125,
+                          "at": "2026-01-01T00:00:07+00:00"}]},
         ],
     }  # fmt: skip
 
@@ -72,6 +81,26 @@ def test_the_report_says_the_metric_epsilon_and_the_ledgers_verdict():
     assert text.count("<svg") == 4
 
 
+def test_the_report_says_of_each_round_who_counted_less_with_figures_and_who_keeps_being_left_out():
+    text = report()
+    assert "round 1: multi-krum left out 1 of 2 clients" in text
+    row = '<tr><td>b</td><td class="n">0</td><td>distance</td><td class="n">3.25</td><td class="n">1.5</td></tr>'
+    assert row in text
+    assert '<tr><td>b</td><td class="n">4.12</td><td class="n">4</td><td class="n">4</td>' in text
+    assert "suspended 2026-01-01T00:00 by its score (4.12): &lt;script&gt;" in text
+    quiet = job()
+    quiet["rounds"][0]["findings"], quiet["clients"] = [], []
+    text = report(job=quiet)
+    assert "counted less" not in text
+    assert "keeps being left out" not in text
+
+
+def test_a_finding_about_a_group_names_its_clients():
+    grouped = job()
+    grouped["rounds"][0]["groups"] = {"b": ["x", "y"]}
+    assert "<td>x, y</td>" in report(job=grouped)
+
+
 def test_the_report_needs_nothing_from_elsewhere_and_runs_no_script():
     text = report()
     assert not re.search(r"""(src|href)=|url\(|@import|<script""", text)
@@ -86,7 +115,7 @@ def test_every_tag_is_closed():
 
 def test_a_job_without_figures_has_a_report_too():
     nothing = {"noise_multiplier": None, "specification": None, "statement": None}
-    empty = {**job(), "rounds": [], "budgets": [], **nothing}
+    empty = {**job(), "rounds": [], "budgets": [], "clients": [], **nothing}
     assert "job-1" in report(job=empty, metric=None, traces={})
 
 
