@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Self
 
 from shared.core.privacy.mechanisms.gaussian import Mechanism
 
@@ -54,3 +55,17 @@ class Skellam(IntegerNoise):
     Closed under addition: parties that add variances v_k add up to one Skellam of their sum.
     Source: Agarwal, Kairouz, Liu 2021, arXiv:2110.04995.
     """
+
+    @classmethod
+    def of_any_dimension(
+        cls, sampling_rate: float, noise_multiplier: float, steps: int, l2_sensitivity: float
+    ) -> Self:
+        """What costs no less than any Skellam of this noise multiplier whose grid is as fine or finer.
+
+        On integers the L1 norm is at most the squared L2 norm D^2, whatever the dimension; then the bound is
+        a / (2 z^2) + min((2 a + 5) / (4 z^4 D^2), 3 / (2 z^2)) at order a, which falls as D grows.
+
+        `l2_sensitivity` is in grid units, at the least; the others are as in `Mechanism`.
+        """
+        dimension = max(1, math.ceil(l2_sensitivity**2))
+        return cls(sampling_rate, noise_multiplier, steps, l2_sensitivity=l2_sensitivity, dimension=dimension)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.core.randomness import RandomBytes
 from shared.core.secagg.encoding import rotation
+from shared.core.secagg.encoding.divided import share
 from shared.core.secagg.encoding.parameters import Encoding
 from shared.core.secagg.encoding.rounding import rounded
 from shared.errors import Rejected
@@ -49,9 +51,10 @@ def encode(
         encoding: of the round.
         update: (d,), finite.
         weight: in (0, 1], public.
-        random_bytes: 32 of them at each trial of rounding.
-        noise: draws so many integers, of standard deviation `noise_steps`. A sum beyond the range is cut to
-            it, which no analysis of unbounded noise covers: 8 standard deviations of room make it rare.
+        random_bytes: 32 of them at each trial of rounding, and for noise.
+        noise: draws so many integers, in place of Skellam noise of standard deviation `noise_steps`, which
+            is added wherever that is not 0. A sum beyond the range is cut to it, which no analysis of
+            unbounded noise covers: `NOISE_REACH` standard deviations of room make it rare.
 
     Raises: Rejected for another shape or type, a coordinate that is not finite, or another weight.
     """
@@ -70,6 +73,8 @@ def encode(
     limit = encoding.bound / encoding.step
     values, clipped = rounded(turned, scale, limit, random_bytes, encoding.largest_squares)
     saturated = 0
+    if noise is None and encoding.noise_sigma > 0:
+        noise = partial(share, encoding.noise_steps, random_bytes=random_bytes)
     if noise is not None:
         noisy = values + noise(len(values))
         values = noisy.clip(-encoding.largest, encoding.largest).astype(np.int32)

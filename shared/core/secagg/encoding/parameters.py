@@ -9,7 +9,7 @@ from shared.core.secagg.encoding.rounding import largest_rounded_squares
 from shared.errors import Refused
 
 FEWEST_BITS, MOST_BITS = 8, 16
-NOISE_REACH = 8.0  # standard deviations of a noise share that the range leaves room for
+NOISE_REACH = 14.0  # standard deviations of a noise share that the range leaves room for
 SMALLEST_BOUND, LARGEST_BOUND = 1e-30, 1e30  # float32 holds a bound and its inverse
 ROUNDING_VARIANCE = 1 / 6  # of x - round(x), in squared steps, where x mod 1 is uniform
 
@@ -26,7 +26,7 @@ class Encoding:
         norm_bound: L2, on the weighted update, in its units. A longer update is scaled down to it, and
             rounding is repeated until `largest_squares` holds. None bounds coordinates alone.
         noise_sigma: of the integer noise that each client adds, in the update's units. The range leaves room
-            for 8 of them beyond `bound`.
+            for `NOISE_REACH` of them beyond `bound`.
 
     Raises: Refused for a field outside its range.
     """
@@ -64,7 +64,7 @@ class Encoding:
     @property
     def largest(self) -> int:
         """The largest integer, 2^(bits - 1) - 1."""
-        return (1 << (self.bits - 1)) - 1
+        return largest_value(self.bits)
 
     @property
     def step(self) -> float:
@@ -94,6 +94,11 @@ class Encoding:
             b"" if self.norm_bound is None else struct.pack(">d", self.norm_bound),
             struct.pack(">d", self.noise_sigma),
         )
+
+
+def largest_value(bits: int) -> int:
+    """The largest integer of so many bits, its sign included: 2^(bits - 1) - 1."""
+    return (1 << (bits - 1)) - 1
 
 
 def predicted_error(encoding: Encoding, clients: int) -> float:
