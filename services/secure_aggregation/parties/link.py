@@ -137,6 +137,8 @@ async def serving(
                 await _send(writer, await _answered(serve, sender, str(kind), body))
         except (OSError, EOFError, ValueError, TypeError, Rejected) as error:
             log.info("a request was cut short", party=index, reason=_plain(error))
+        except asyncio.CancelledError:
+            return  # at the end: asyncio would log a cancelled connection as an error
         finally:
             writer.close()
 
