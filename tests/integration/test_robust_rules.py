@@ -94,7 +94,7 @@ async def test_the_root_clients_update_measures_the_others_and_does_not_count(tm
     print(f"seed {SEED}")
     cohort = Cohort(SEED, [ROOT, *clients(9)], 3)
     async with federation(tmp_path, cohort.names, **cohort.options()) as fed:
-        update, event = await aggregated(fed, judged("fltrust", 2, 9, root=ROOT))
+        update, event = await aggregated(fed, judged("fltrust", 3, 10, root=ROOT))
     rows = cohort.rows(cohort.names[1:])
     weights = weights_of("fltrust", rows, 3, cohort.sent[ROOT])
     assert [event.weights[name] for name in cohort.names[1:]] == pytest.approx(weights, abs=1e-6)
