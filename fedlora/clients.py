@@ -24,11 +24,15 @@ def list_(job_id: JobName, gateway: GatewayUrl = DEFAULT_URL, as_json: AsJson = 
     if as_json:
         emit_json(found)
         return
-    drawn = table("client", "score", "left out", "of rounds", "")
+    drawn = table("client", "score", "left out", "of rounds", "asked")
     for one in found:
         score, count, rounds = one["score"], one["times_left_out"], one["rounds_judged"]
-        drawn.add_row(one["client_id"], f"{score:.2f}", str(count), str(rounds), remark(one))
+        asked = "no" if one["suspended"] else "yes"
+        drawn.add_row(one["client_id"], f"{score:.2f}", str(count), str(rounds), asked)
     out.print(drawn)
+    for one in found:
+        if why := remark(one):
+            say(f"{one['client_id']}: {why}")
 
 
 @app.command()

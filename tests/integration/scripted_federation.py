@@ -24,12 +24,15 @@ from shared.events import (
     ClientDeclined,
     ClientJoined,
     ClientReady,
+    ClientReinstated,
+    ClientSuspended,
     GroupFailed,
     GroupSummed,
     JobAnnounced,
     JobClosed,
     JobEnded,
     JobSubmitted,
+    JobWaiting,
     LedgerExtended,
     RoundAborted,
     RoundClosed,
@@ -47,7 +50,7 @@ from shared.sessions.terms import SessionTerms
 
 OBSERVED = (
     JobEnded, RoundCompleted, RoundAborted, RoundOpened, LedgerExtended, GroupSummed, GroupFailed,
-    UpdateAggregated,
+    UpdateAggregated, ClientSuspended, ClientReinstated, JobWaiting,
 )  # fmt: skip
 
 

@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from services.coordinator.context import Coordination
+from services.coordinator.rounds import on_round_completed
+from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.standing import (
     FEWEST_ROUNDS,
     Standing,
@@ -13,7 +16,7 @@ from services.coordinator.standing import (
     judged_again,
     suspended_by_score,
 )
-from shared.events import UpdateAggregated
+from shared.events import RoundCompleted, UpdateAggregated
 from shared.events.values import BlobRef, LeftOut
 
 SEED = 20261124
@@ -140,3 +143,20 @@ def test_reinstatement_begins_anew_and_keeps_the_record():
     ]
     assert after.revision == before.revision + 1
     assert not after.due(0.1)
+
+
+async def test_the_rounds_root_span_says_which_rule_left_out_whom():
+    class Exported:
+        def export_root(self, traceparent, name, start, end, attributes):
+            self.attributes = attributes
+
+    exported = Exported()
+    completed = RoundCompleted(
+        job_id="job", round_id="job-r1", number=1, adapter=BlobRef(sha256="ab" * 32, size_bytes=8),
+        contributors=("a",), rule="krum", weights={"a": 1.0, "c": 0.0, "b": 0.0},
+        left_out=(LeftOut(client_id="d", reason="NaN", sent_wrong=True), LeftOut(client_id="e", reason="late")),
+        update_norm=1.0, started_at=NOW, completed_at=NOW, root="",
+    )  # fmt: skip
+    await on_round_completed(completed, None, Coordination(None, None, None, exported, CoordinatorSettings()))
+    said = {key: exported.attributes[key] for key in ("rule", "judged", "left_out_count", "left_out")}
+    assert said == {"rule": "krum", "judged": 3, "left_out_count": 3, "left_out": ["b", "c", "d"]}
