@@ -5,15 +5,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from shared.core.privacy import AdaptiveClipping, Mechanism
+from shared.core.privacy import AdaptiveClipping, Mechanism, Skellam
 from shared.core.robust.judging import Choice, Mix
 from shared.events.ids import ClientId, ReservationId, Sha256
 from shared.job.plan import (
     choice_of,
+    divided_noise,
     fewest_in_a_sum,
     fewest_selected,
+    is_divided,
     judged_singly,
-    planned_bits_noise,
+    mechanism_of,
     planned_bound,
 )
 from shared.job.specification import JobSpecification, SecureProtocol
@@ -73,22 +75,33 @@ class Layout(Value):
 
 
 class PoissonGaussian(Value):
-    """`steps` releases of a clipped sum over Poisson-sampled records plus Gaussian noise.
+    """`steps` releases of a clipped sum over Poisson-sampled records plus noise.
 
     Attributes:
+        kind: `poisson-gaussian`, a client's own; `poisson-skellam`, of a sum over clients, on integers.
         sampling_rate: q, the probability that a record joins a step; the sample is secret.
-        noise_multiplier: standard deviation of the noise over the clip norm; of everything that a step
-            releases together.
+        noise_multiplier: standard deviation of the noise over the clip norm, or over what a record moves the
+            integers by; of everything that a step releases together.
         bits_noise_multiplier: of the clipping bits that adaptive clipping releases beside the sum, which
             then has the noise that is left of `noise_multiplier`; None without.
+        l2_sensitivity: for integers: a record moves them by as much as so many steps in L2, at the least.
         steps: compositions.
     """
 
-    kind: Literal["poisson-gaussian"] = "poisson-gaussian"
+    kind: Literal["poisson-gaussian", "poisson-skellam"] = "poisson-gaussian"
     sampling_rate: Annotated[float, Field(gt=0, le=1)]
     noise_multiplier: Annotated[float, Field(gt=0)]
     bits_noise_multiplier: Annotated[float | None, Field(gt=0)] = None
+    l2_sensitivity: Annotated[float | None, Field(gt=0)] = None
     steps: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        if (self.kind == "poisson-skellam") != (self.l2_sensitivity is not None):
+            raise ValueError("a sensitivity in steps belongs to integers, and they need one")
+        if self.l2_sensitivity is not None and self.bits_noise_multiplier is not None:
+            raise ValueError("no clipping bits are released beside integers")
+        return self
 
     @model_validator(mode="after")
     def _noise_is_left_for_the_sum(self) -> Self:
@@ -100,34 +113,30 @@ class PoissonGaussian(Value):
     @classmethod
     def of_round(cls, specification: JobSpecification, noise_multiplier: float) -> Self:
         """What one client releases in one round of the job."""
-        return cls(
-            sampling_rate=specification.privacy.sampling_rate,
-            noise_multiplier=noise_multiplier,
-            bits_noise_multiplier=planned_bits_noise(specification, noise_multiplier),
-            steps=specification.training.local_steps,
-        )
+        return cls.of(mechanism_of(specification, noise_multiplier, specification.training.local_steps))
 
     @classmethod
     def of(cls, mechanism: Mechanism) -> Self:
         """Inverse of `core`."""
         bits = mechanism.bits_noise_multiplier if isinstance(mechanism, AdaptiveClipping) else None
+        moved = mechanism.l2_sensitivity if isinstance(mechanism, Skellam) else None
         return cls(
+            kind="poisson-gaussian" if moved is None else "poisson-skellam",
             sampling_rate=mechanism.sampling_rate,
             noise_multiplier=mechanism.noise_multiplier,
             bits_noise_multiplier=bits,
+            l2_sensitivity=moved,
             steps=mechanism.steps,
         )
 
     def core(self) -> Mechanism:
         """As the accountants take it."""
-        if self.bits_noise_multiplier is None:
-            return Mechanism(self.sampling_rate, self.noise_multiplier, self.steps)
-        return AdaptiveClipping(
-            self.sampling_rate,
-            self.noise_multiplier,
-            self.steps,
-            bits_noise_multiplier=self.bits_noise_multiplier,
-        )
+        basics = self.sampling_rate, self.noise_multiplier, self.steps
+        if self.l2_sensitivity is not None:
+            return Skellam.of_any_dimension(*basics, self.l2_sensitivity)
+        if self.bits_noise_multiplier is not None:
+            return AdaptiveClipping(*basics, bits_noise_multiplier=self.bits_noise_multiplier)
+        return Mechanism(*basics)
 
 
 class Reservation(Value):
@@ -230,6 +239,28 @@ class Finding(Value):
         return f"its {self.figure} of {self.value:.4g} is {side} {self.limit:.4g}"
 
 
+class NoisePlan(Value):
+    """How a sum's noise is divided over its clients; `encoding.divided` says what it comes to on integers.
+
+    Attributes:
+        noise_multiplier: standard deviation of the honest survivors' noise over what a record moves a
+            client's integers by in L2.
+        sensitivity: what a record moves a client's update by at most in L2, in the update's units.
+        shares: honest survivors, at the least.
+    """
+
+    noise_multiplier: Annotated[float, Field(gt=0)]
+    sensitivity: Annotated[float, Field(gt=0)]
+    shares: PositiveInt
+
+    @classmethod
+    def of(cls, specification: JobSpecification, noise_multiplier: float) -> Self | None:
+        """What the job says; None where each client has noise of its own."""
+        if not is_divided(specification):
+            return None
+        return cls(**vars(divided_noise(specification, noise_multiplier)))
+
+
 class SessionPlan(Value):
     """How a job's updates are summed: a pure function of what was announced, so that every party can
     compare what it is told in a round with what was agreed.
@@ -245,6 +276,7 @@ class SessionPlan(Value):
         selected: no sum is opened in which fewer updates have a weight.
         stage_s: how long a stage other than the upload may take.
         rule: what judges the updates.
+        noise: what each client must add to its update, which has none of its own then.
     """
 
     protocol: SecureProtocol
@@ -257,6 +289,7 @@ class SessionPlan(Value):
     selected: int = 2
     stage_s: float = 10.0
     rule: RulePlan = RulePlan()
+    noise: NoisePlan | None = None
 
     @classmethod
     def of(cls, specification: JobSpecification, noise_multiplier: float) -> Self:
@@ -273,6 +306,7 @@ class SessionPlan(Value):
             selected=fewest_selected(specification),
             stage_s=aggregation.stage_s,
             rule=RulePlan.of(specification, noise_multiplier),
+            noise=NoisePlan.of(specification, noise_multiplier),
         )
 
 

@@ -1,10 +1,14 @@
 """What follows from a job's settings: how many steps, with how much noise."""
 
 import math
+from typing import TYPE_CHECKING
 
-from shared.core.privacy import noise_multiplier_for
+from shared.core.privacy import AdaptiveClipping, Mechanism, Skellam, least_noise, noise_multiplier_for
 from shared.core.robust.judging import Choice
 from shared.job.specification import JobSpecification
+
+if TYPE_CHECKING:
+    from shared.core.secagg.encoding.divided import DividedNoise
 
 # Clipping bits with ten times the noise of a whole step cost the gradient 0.5 % more noise, and tell
 # the share of clipped records to within 5 sigma / expected records.
@@ -27,9 +31,59 @@ def planned_noise(specification: JobSpecification) -> float:
     privacy = specification.privacy
     if privacy.noise_multiplier != "auto":
         return privacy.noise_multiplier
-    return noise_multiplier_for(
-        privacy.epsilon, privacy.delta, privacy.sampling_rate, planned_steps(specification)
+    return least_planned_noise(specification)
+
+
+def least_planned_noise(specification: JobSpecification) -> float:
+    """The least noise multiplier that keeps the whole job under epsilon. Raises: NoiseNotFound."""
+    privacy, steps = specification.privacy, planned_steps(specification)
+    if not is_divided(specification):
+        return noise_multiplier_for(privacy.epsilon, privacy.delta, privacy.sampling_rate, steps)
+    return least_noise(
+        privacy.epsilon, privacy.delta, lambda noise: mechanism_of(specification, noise, steps)
     )
+
+
+def mechanism_of(specification: JobSpecification, noise_multiplier: float, steps: int) -> Mechanism:
+    """What one client's records are exposed to in so many steps, as accountants take it.
+
+    Divided noise is Skellam over the least sensitivity in steps that the encoding can have, rounded down to
+    four digits.
+    """
+    rate = specification.privacy.sampling_rate
+    if is_divided(specification):
+        aggregation, noise = specification.aggregation, divided_noise(specification, noise_multiplier)
+        least = noise.least_sensitivity(aggregation.bits, planned_bound(specification, noise_multiplier))
+        return Skellam.of_any_dimension(rate, noise_multiplier, steps, float(f"{least * (1 - 5e-4):.4g}"))
+    bits = planned_bits_noise(specification, noise_multiplier)
+    if bits is None:
+        return Mechanism(rate, noise_multiplier, steps)
+    return AdaptiveClipping(rate, noise_multiplier, steps, bits_noise_multiplier=bits)
+
+
+def is_divided(specification: JobSpecification) -> bool:
+    """Whether only a sum has noise enough, of which each client adds a share."""
+    return specification.privacy.noise == "divided"
+
+
+def honest_survivors(specification: JobSpecification) -> int:
+    """At least so many clients of an opened sum add noise that nobody knows who looks at it: without those
+    that may be malicious, and one more, for each client knows its own."""
+    return fewest_in_a_sum(specification) - specification.aggregation.malicious - 1
+
+
+def divided_noise(specification: JobSpecification, noise_multiplier: float) -> "DividedNoise":
+    """How one sum's noise is divided; in the units of an update: one record moves one by the learning rate x
+    clip norm / expected batch of a client with `weight_cap` records."""
+    from shared.core.secagg.encoding.divided import DividedNoise  # noqa: PLC0415 - compiles
+
+    move = specification.training.learning_rate * specification.privacy.clip_norm
+    return DividedNoise(noise_multiplier, move / full_batch(specification), honest_survivors(specification))
+
+
+def full_batch(specification: JobSpecification) -> float:
+    """Expected records of a step of a client that declares `weight_cap` of them."""
+    return specification.privacy.sampling_rate * (specification.aggregation.weight_cap or 1)
 
 
 def fewest_in_a_sum(specification: JobSpecification) -> int:
@@ -89,9 +143,10 @@ def smallest_group(specification: JobSpecification, clients: int) -> int:
 def planned_bound(specification: JobSpecification, noise_multiplier: float) -> float:
     """The public bound on one coordinate of an update that is encoded in few bits, in the update's units.
 
-    That of `encoding.bounds`, for expected batches of one record and more. Rotated, the bound of Adam holds
-    in any dimension; that of SGD from `LEAST_ROTATED` coordinates on, and adapters below are refused, as is
-    a clip norm that may grow by more than e^`MOST_GROWTH`.
+    That of `encoding.bounds`, for expected batches of one record and more; where noise is divided, of a
+    client with `weight_cap` records, without noise, for which the encoding makes room itself. Rotated, the
+    bound of Adam holds in any dimension; that of SGD from `LEAST_ROTATED` coordinates on, and adapters below
+    are refused, as is a clip norm that may grow by more than e^`MOST_GROWTH`.
     Rounded up to four digits, so that machines agree whose sums differ in the last bit.
     """
     aggregation = specification.aggregation
@@ -99,7 +154,7 @@ def planned_bound(specification: JobSpecification, noise_multiplier: float) -> f
         return aggregation.bound
     from shared.core.secagg.encoding import Adam, Sgd, coordinate_bound  # noqa: PLC0415 - compiles
 
-    training = specification.training
+    training, divided = specification.training, is_divided(specification)
     model: Adam | Sgd = Adam(training.learning_rate, training.local_steps)
     if training.optimizer == "sgd":
         growth = min(clip_norm_growth(specification), MOST_GROWTH)
@@ -107,7 +162,8 @@ def planned_bound(specification: JobSpecification, noise_multiplier: float) -> f
             training.learning_rate,
             training.local_steps,
             clip_norm=specification.privacy.clip_norm * math.exp(growth),
-            noise_multiplier=_noise_on_gradients(specification, noise_multiplier),
+            noise_multiplier=0.0 if divided else _noise_on_gradients(specification, noise_multiplier),
+            expected_batch=full_batch(specification) if divided else 1.0,
             momentum=training.momentum,
         )
     bound = coordinate_bound(model, LEAST_ROTATED if aggregation.rotate else None)

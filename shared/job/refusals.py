@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Iterator
 
-from shared.core.privacy import Mechanism, epsilon, noise_multiplier_for
+from shared.core.privacy import epsilon
 from shared.core.privacy.accountants import FIGURE_TOLERANCE
 from shared.core.privacy.limits import UNRAISED
 from shared.errors import FedloraError, Refused
+from shared.job.plan import least_planned_noise, mechanism_of, planned_steps
 from shared.job.refusals_aggregation import AGGREGATION_RULES
 from shared.job.refusals_cohort import known_cohorts
+from shared.job.refusals_divided import divided
 from shared.job.specification import JobSpecification, Privacy, Task
 
 DEFAULT_QUANTILE = Privacy.model_fields["clip_quantile"].default
@@ -142,12 +144,14 @@ def _optimizer(job: JobSpecification) -> Iterator[Refused]:
 
 
 def _noise(job: JobSpecification) -> Iterator[Refused]:
-    """The whole plan, every round in full, must fit under epsilon (composed by PLD)."""
+    """The whole plan, every round in full, must fit under epsilon (composed by PLD, integers by RDP)."""
     privacy = job.privacy
-    steps = job.training.local_steps * job.rounds.count
+    steps = planned_steps(job)
+    if any(divided(job)):
+        return  # what is planned there is not what will be asked
     plan = f"{job.rounds.count} rounds of {job.training.local_steps} steps at rate {privacy.sampling_rate:g}"
     try:
-        needed = noise_multiplier_for(privacy.epsilon, privacy.delta, privacy.sampling_rate, steps)
+        needed = least_planned_noise(job)
     except (FedloraError, ValueError, ArithmeticError) as error:
         yield Refused(
             "privacy.epsilon",
@@ -157,8 +161,7 @@ def _noise(job: JobSpecification) -> Iterator[Refused]:
         return
     if privacy.noise_multiplier == "auto" or privacy.noise_multiplier >= needed:
         return
-    mechanism = Mechanism(privacy.sampling_rate, privacy.noise_multiplier, steps)
-    spent = epsilon([mechanism], privacy.delta)
+    spent = epsilon([mechanism_of(job, privacy.noise_multiplier, steps)], privacy.delta)
     if spent <= privacy.epsilon - FIGURE_TOLERANCE:  # as `noise_multiplier_for` plans
         return
     yield Refused(
@@ -189,6 +192,7 @@ RULES: tuple[Rule, ...] = (
     _optimizer,
     _clipping,
     _noise,
+    divided,
     *AGGREGATION_RULES,
     known_cohorts,
 )

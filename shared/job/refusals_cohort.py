@@ -15,6 +15,7 @@ from shared.job.plan import (
     largest_group,
     smallest_group,
 )
+from shared.job.refusals_divided import divided_over
 from shared.job.refusals_robust import breakdown, hostile_groups, too_long_for_a_sketch
 from shared.job.specification import JobSpecification
 
@@ -31,7 +32,8 @@ def cohort_refusals(
     """
     found = [refused for rule in COHORT_RULES for refused in rule(specification, clients)]
     if dimension is not None:
-        found += (*_rotated(specification, dimension), *too_long_for_a_sketch(specification, dimension))
+        for of_dimension in (_rotated, too_long_for_a_sketch, divided_over):
+            found += of_dimension(specification, dimension)
     return tuple(found)
 
 

@@ -77,6 +77,9 @@ class Privacy(Section):
         0.5, gt=0, lt=1, description="for adaptive: the share of records that is not clipped"
     )
     sampling_rate: float = Field(0.1, gt=0, le=1, description="Poisson rate q of a record, a step")
+    noise: Literal["local", "divided"] = Field(
+        "local", description="each client's own, or one sum's, divided over the clients that are summed"
+    )
     noise_multiplier: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         "auto", description="sigma / clip norm; `auto` spends epsilon exactly over all rounds"
     )

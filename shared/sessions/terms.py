@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from shared.core.secagg import sealing
-from shared.core.secagg.encoding import Encoding
+from shared.core.secagg.encoding import DividedNoise, Encoding
 from shared.core.secagg.mpc3.terms import SKETCH_SIZES
 from shared.core.secagg.mpc3.terms import Terms as Mpc3Terms
 from shared.core.secagg.oneshot.packed_shamir import scheme_for
@@ -123,10 +123,16 @@ def check_committee(terms: SessionTerms) -> None:
 
 
 def encoding_of(terms: SessionTerms) -> Encoding:
-    """How updates become small integers; the rotation, if any, is another one in each session."""
-    plan = terms.plan
+    """How updates become small integers; the rotation, if any, is another one in each session.
+
+    Raises: Refused where divided noise leaves no room.
+    """
+    plan, noise = terms.plan, terms.plan.noise
     seed = hashlib.sha256(sealing.bind(ROTATION_DOMAIN, terms.digest)).digest() if plan.rotate else None
-    return Encoding(dimension=terms.dimension, bits=plan.bits, bound=plan.bound, rotation_seed=seed)
+    if noise is None:
+        return Encoding(dimension=terms.dimension, bits=plan.bits, bound=plan.bound, rotation_seed=seed)
+    divided = DividedNoise(noise.noise_multiplier, noise.sensitivity, noise.shares)
+    return divided.encoding(terms.dimension, plan.bits, plan.bound, seed)
 
 
 def oneshot_terms(terms: SessionTerms) -> OneshotTerms:

@@ -10,7 +10,13 @@ from shared.core.privacy.mechanisms import (
     Skellam,
     composed,
 )
-from shared.core.privacy.planning import NoiseNotFound, epsilon_curve, noise_multiplier_for, rounds_left
+from shared.core.privacy.planning import (
+    NoiseNotFound,
+    epsilon_curve,
+    least_noise,
+    noise_multiplier_for,
+    rounds_left,
+)
 
 __all__ = [
     "ACCOUNTANTS",
@@ -25,6 +31,7 @@ __all__ = [
     "epsilon",
     "epsilon_curve",
     "epsilons",
+    "least_noise",
     "noise_multiplier_for",
     "rounds_left",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 
 from shared.core.privacy.accountants import FIGURE_TOLERANCE
 from shared.core.privacy.accountants.reference import epsilon
-from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism, composed, without
+from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism, Skellam, composed, without
 
 GENESIS_SHA256 = "0" * 64
 ACCOUNTANT_OF = {"epsilon": "pld", "epsilon_rdp": "rdp"}
@@ -225,8 +225,10 @@ class _Replay:
 
 def _mechanism(values: Mapping[str, Any]) -> Mechanism:
     """What a line says was run."""
-    if values["kind"] != "poisson-gaussian":
-        raise ValueError(f"no mechanism {values['kind']!r}")
+    kind, bits, moved = values["kind"], values.get("bits_noise_multiplier"), values.get("l2_sensitivity")
+    if kind != ("poisson-gaussian" if moved is None else "poisson-skellam"):
+        raise ValueError(f"no mechanism {kind!r}")
     basics = values["sampling_rate"], values["noise_multiplier"], values["steps"]
-    bits = values.get("bits_noise_multiplier")
+    if moved is not None:
+        return Skellam.of_any_dimension(*basics, moved)
     return Mechanism(*basics) if bits is None else AdaptiveClipping(*basics, bits_noise_multiplier=bits)

@@ -1,7 +1,7 @@
 """How much noise a plan needs, and how long a budget lasts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -37,16 +37,25 @@ def noise_multiplier_for(
     Returns: sigma / C, with epsilon(plan) <= target_epsilon - 1e-6 checked for the rounded figure.
     Raises: NoiseNotFound when even 1000 is too little.
     """
+    return least_noise(
+        target_epsilon, delta, lambda noise: Mechanism(sampling_rate, noise, total_steps), accountant
+    )
+
+
+def least_noise(
+    target_epsilon: float, delta: float, plan: Callable[[float], Mechanism], accountant: str = "pld"
+) -> float:
+    """As `noise_multiplier_for`, for any kind of mechanism: `plan` gives the whole plan at a noise
+    multiplier, and costs less the larger that is."""
 
     def fits(noise: float) -> bool:
-        spent = epsilon([Mechanism(sampling_rate, noise, total_steps)], delta, accountant)
-        return spent <= target_epsilon - FIGURE_TOLERANCE
+        return epsilon([plan(noise)], delta, accountant) <= target_epsilon - FIGURE_TOLERANCE
 
     low, high = LEAST_NOISE, 1.0
     while not fits(high):
         if high >= MOST_NOISE:
             raise NoiseNotFound(
-                f"epsilon {target_epsilon} cannot be met over {total_steps} steps: "
+                f"epsilon {target_epsilon} cannot be met over {plan(high).steps} steps: "
                 f"a noise multiplier of {MOST_NOISE:g} is too little"
             )
         low, high = high, min(high * 2, MOST_NOISE)
