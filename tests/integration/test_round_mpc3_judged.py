@@ -1,17 +1,24 @@
 """Rules that judge updates which no party sees: malicious clients are left out by name, or do little."""
 
+import asyncio
+from contextlib import asynccontextmanager
+
 import numpy as np
 import pytest
 
-from services.secure_aggregation.protocols.mpc3 import TOO_LONG
+from services.client.sessions import mpc3
+from services.secure_aggregation.parties import building
+from services.secure_aggregation.protocols.mpc3 import TOO_LONG, TRUSTED
 from shared.core.robust.judging import Choice, Mix
 from shared.core.robust.judging.verdict import judge
-from shared.events import JobEnded, UpdateAggregated
+from shared.core.secagg.mpc3 import client
+from shared.errors import Unavailable
+from shared.events import JobEnded, RoundAborted, UpdateAggregated
 from shared.job.plan import planned_bound
 from shared.job.refusals import refusals
 from tests.integration import worker_federation
-from tests.integration.judged_federation import Cohort, clients, judged, update_in
-from tests.integration.three_parties import three_parties
+from tests.integration.judged_federation import Cohort, clients, judged, update_in, weights_of
+from tests.integration.three_parties import SERVICES, three_parties, until
 
 SEED = 20261125
 DIMENSION = 700
@@ -81,3 +88,125 @@ async def test_a_rule_makes_of_shares_what_it_makes_of_updates(
         assert out.keys() >= set(cohort.malicious)
     assert all(reason.startswith(f"left out by {rule}: its ") for reason in out.values())
     assert TOO_LONG not in out.values()
+
+
+@pytest.mark.parametrize(("count", "malicious"), COHORTS)
+async def test_updates_count_as_far_as_they_point_like_that_of_a_trusted_client(
+    tmp_path, monkeypatch, count, malicious
+):
+    cohort = Shared(count + 1, malicious, monkeypatch)
+    root, *others = cohort.names
+    job = shared_job("fltrust", malicious, count + 1, spare=1, root=root)
+    update, event = await aggregated(tmp_path, cohort, job)
+    trusted, *rows = cohort.clipped(job)
+    weights = weights_of("fltrust", np.array(rows), malicious, trusted)
+    expected = weights @ np.array(rows)
+    assert np.linalg.norm(update - expected) <= ROUNDING * np.linalg.norm(expected)
+    assert event.weights.keys() == set(others)
+    assert [event.weights[name] for name in others] == pytest.approx(weights, abs=ROUNDING)
+    out = {item.client_id: item.reason for item in event.left_out}
+    assert out.pop(root) == TRUSTED
+    assert out.keys() == set(cohort.malicious)
+
+
+async def test_far_too_long_updates_are_found_by_name_and_no_longer_expected_of_others(tmp_path, monkeypatch):
+    """Two share words that no encoding makes: the rule is then told of no hostile client any more."""
+    cohort = Shared(10, 2, monkeypatch)
+    first, second = cohort.malicious
+    words = np.random.default_rng(SEED).integers(-(2**63), 2**63, DIMENSION, dtype=np.int64)
+    lone = np.zeros(DIMENSION, np.int64)
+    lone[7] = 2**40
+    lies = {first: words, second: lone}
+    monkeypatch.setattr(client, "_checked", lambda values, dimension: values)
+
+    def lying(values, terms, client_id, *signing):
+        return client.share(lies.get(client_id, values), terms, client_id, *signing)
+
+    monkeypatch.setattr(mpc3, "share", lying)
+    update, event = await aggregated(tmp_path, cohort, shared_job("multi-krum", 2, 10, spare=2))
+    expected = cohort.honest_mean()
+    assert np.linalg.norm(update - expected) <= ROUNDING * np.linalg.norm(expected)
+    assert event.weights == pytest.approx(dict.fromkeys(cohort.names[:8], 1 / 8))
+    assert {item.client_id: item.reason for item in event.left_out} == dict.fromkeys(
+        (first, second), TOO_LONG
+    )
+
+
+async def test_a_zero_update_is_left_out_by_name(tmp_path, monkeypatch):
+    cohort = Shared(10, 2, monkeypatch)
+    idle = cohort.names[3]
+
+    def sends(name, number, dimension):
+        return cohort(name, number, dimension) * (name != idle)
+
+    monkeypatch.setattr(worker_federation, "known_update", sends)
+    update, event = await aggregated(tmp_path, cohort, shared_job("multi-krum", 2, 10, spare=1))
+    out = {item.client_id: item.reason for item in event.left_out}
+    assert out[idle] == "left out by multi-krum: its update is zero in every coordinate"
+    assert out.keys() == {idle, *cohort.malicious}
+    honest = cohort.rows(sorted(set(cohort.names) - out.keys())).mean(axis=0)
+    assert np.linalg.norm(update - honest) <= ROUNDING * np.linalg.norm(honest)
+
+
+async def test_a_sum_that_a_rule_makes_too_small_is_not_opened_and_says_so(tmp_path, monkeypatch):
+    """Cosine clustering keeps the closest majority: fewer than the round needs."""
+    cohort = Shared(10, 2, monkeypatch)
+    job = judged("cosine-clustering", 2, 10, secure="mpc3", rounds={"retries": 0})
+    async with three_parties(tmp_path, cohort.names, dimension=DIMENSION) as (fed, _, _):
+        await fed.submit(job)
+        (aborted,) = await fed.until(RoundAborted, timeout_s=20)
+    assert "is not opened: the terms say 8" in aborted.reason
+
+
+@asynccontextmanager
+async def stopped_at(folder, cohort, job, monkeypatch, *, kind, step=None):
+    """The federation, when party 2 was asked this for the first time; and what lets it answer."""
+    asked, go = asyncio.Event(), asyncio.Event()
+    answer = building.serve
+
+    async def stubborn(custody, sender, asked_kind, body):
+        if custody.index == 2 and asked_kind == kind and not go.is_set():
+            if step is None or body["step"] == step:
+                asked.set()
+                raise Unavailable("not yet")
+        return await answer(custody, sender, asked_kind, body)
+
+    monkeypatch.setattr(building, "serve", stubborn)
+    async with three_parties(folder, cohort.names, dimension=DIMENSION) as (fed, _, _):
+        await fed.submit(job)
+        async with asyncio.timeout(20):
+            await asked.wait()
+        yield fed, go
+
+
+@pytest.mark.parametrize(
+    ("party", "kind"),
+    [(0, "gram"), (0, "release"), (1, "gram"), (2, "choose"), (1, "release"), (2, "release")],
+)
+async def test_a_party_that_restarts_after_the_norm_check_signs_the_same_selection(
+    tmp_path, monkeypatch, party, kind
+):
+    """Weights that are no plain choice: party 0 has to find the same integers again."""
+    cohort = Shared(10, 2, monkeypatch)
+    job = shared_job("geometric-median", 2, 10)
+    async with stopped_at(tmp_path, cohort, job, monkeypatch, kind=kind) as (fed, go):
+        await fed.restart(SERVICES[party])
+        go.set()
+        (event,) = await fed.until(UpdateAggregated, timeout_s=30)
+        update = await update_in(fed, event)
+    rows = cohort.clipped(job)
+    expected = weights_of("geometric-median", rows, 2) @ rows
+    assert np.linalg.norm(update - expected) <= ROUNDING * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("party", [0, 1, 2])
+async def test_a_party_that_loses_its_memory_in_the_norm_check_ends_the_session(tmp_path, monkeypatch, party):
+    cohort = Shared(10, 2, monkeypatch)
+    job = judged("multi-krum", 2, 10, secure="mpc3", rounds={"retries": 0})
+    async with stopped_at(tmp_path, cohort, job, monkeypatch, kind="layer", step=7) as (fed, go):
+        await fed.restart(SERVICES[party])
+        go.set()
+        (aborted,) = await fed.until(RoundAborted, timeout_s=30)
+        parties = [fed.services[name].context for name in SERVICES[1:]]
+        await until(lambda: not any(each.places for each in parties))
+    assert "lost its memory during the norm check" in aborted.reason
