@@ -192,7 +192,7 @@ def test_more_hostile_rows_than_the_rule_bears_are_refused_and_none_at_all_is_no
 
 
 @pytest.mark.parametrize("rule", ["multi-krum", "median"])
-@pytest.mark.parametrize("unfit", [np.ones(3, np.float32), np.ones((1, 4), np.float32)])
+@pytest.mark.parametrize("unfit", [np.ones(3, np.float32), np.ones((1, 4), np.float32), np.ones(4)])
 def test_what_is_no_row_is_rejected_and_nothing_is_changed(rule, unfit):
     updates = small_integers(5, 4, 9)
     kept = taken(Choice(rule), updates, most=6)
@@ -208,3 +208,14 @@ def test_every_rule_in_the_table_has_rows():
         kind = kind_of(name)
         rows_of = taken(Choice(name), small_integers(5, 4, 10))
         assert isinstance(rows_of, OrderStatistics) is (kind.needs is Needs.COORDINATES)
+
+
+def test_a_row_that_is_left_out_leaves_no_trace_however_large_it_is():
+    seed = 20261130
+    print("seed", seed)
+    updates = 1e-3 * np.random.default_rng(seed).normal(size=(20, 400)).astype(np.float32)
+    updates[3:9] = 127
+    judged = taken(Choice("multi-krum"), updates).finish(6)
+    honest = np.delete(updates, range(3, 9), axis=0).astype(np.float64)
+    assert [name for name, weight in judged.weights.items() if weight == 0] == [f"c{i}" for i in range(3, 9)]
+    assert judged.update == pytest.approx(honest.mean(axis=0), abs=1e-9)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from shared.core.robust.gram import RULES
-from shared.core.robust.judging import Choice, Mix, Reason, judge, largest_f, rows_judged
+from shared.core.robust.gram import RULES, Finding, Rule, Weighing
+from shared.core.robust.gram.rule import minority
+from shared.core.robust.judging import Choice, Kind, Mix, Needs, Reason, judge, largest_f, rows_judged
 from shared.errors import Refused, Rejected
 
 SEED = 20261127
@@ -111,3 +112,19 @@ def test_a_choice_bears_what_it_says_and_no_more(rule, mix, rows):
 def test_the_trusted_row_is_not_judged():
     assert rows_judged(Choice("fltrust", root="root"), 9) == 8
     assert rows_judged(Choice("krum", mix=Mix.BUCKETS, bucket=4), 9) == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Weighing(np.full(11, 1 / 11)),
+        Weighing(np.full(12, np.nan)),
+        Weighing(-np.ones(12)),
+        Weighing(np.ones(12), (Finding(12, "norm", 1.0, 0.5),)),
+    ],
+)
+def test_an_answer_of_an_installed_rule_that_is_no_answer_is_rejected(monkeypatch, answer):
+    rule = Rule(lambda gram, f: answer, minority, "nothing")
+    monkeypatch.setattr(Choice, "kind", Kind(Needs.GRAM, minority, "nothing", rule))
+    with pytest.raises(Rejected, match="strange"):
+        judge(gram_of(cohort(12, 3)), Choice("strange", 3))

@@ -86,6 +86,10 @@ class Rule:
         Raises: Rejected when `gram` is no Gram matrix; Refused unless 0 <= f <= largest_f(n).
         """
         check_gram(gram)
+        return self.weigh_checked(gram, f)
+
+    def weigh_checked(self, gram: Matrix, f: int) -> Weighing:
+        """The same for a matrix that `check_gram` let pass. Raises: Refused unless 0 <= f <= largest_f(n)."""
         n, most = len(gram), self.largest_f(len(gram))
         if not 0 <= f <= most:
             name = self.weigh.__name__
@@ -111,8 +115,13 @@ def check_gram(gram: Matrix) -> None:
     unfit = np.flatnonzero(~((squares >= 0) & (squares <= LARGEST_SQUARED_NORM)))
     if unfit.size:
         raise Rejected(f"squared norm {squares[unfit[0]]} of client {unfit[0]}: leave that client out")
-    lengths = np.sqrt(squares)
-    if not (np.abs(gram - gram.T) <= 1e-6 * np.outer(lengths, lengths) + np.finfo(np.float64).tiny).all():
+    if np.array_equal(gram, gram.T):  # as those are that are computed here; NaN is not equal to itself
+        fits = bool(np.isfinite(gram).all())
+    else:
+        lengths = np.sqrt(squares)
+        slack = 1e-6 * np.outer(lengths, lengths) + np.finfo(np.float64).tiny
+        fits = bool((np.abs(gram - gram.T) <= slack).all())
+    if not fits:
         raise Rejected("the Gram matrix is not finite or not symmetric: fill both triangles")
 
 

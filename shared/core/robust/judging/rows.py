@@ -12,13 +12,13 @@ from shared.core.robust.gram.rule import FIELD
 from shared.core.robust.judging.choice import Choice, largest_f
 from shared.core.robust.judging.table import Needs
 from shared.core.robust.judging.verdict import Reason, judge
-from shared.core.robust.streaming import columns, gram, histogram, quantised, ranks
+from shared.core.robust.streaming import columns, compiled, gram, histogram, quantised, ranks, screening
 from shared.core.robust.streaming.gram import Gram
 from shared.core.secagg.mpc3 import sketch
 from shared.core.secagg.mpc3.secrets import derived
 from shared.errors import Refused, Rejected
 
-EXACT_UP_TO = 4 * 10**7  # coordinates of all rows together: beyond, inner products are of sketches
+EXACT_UP_TO = 10**7  # coordinates of all rows together: beyond, inner products are of sketches
 SKETCH_SIZE = 1024
 HISTOGRAM_BITS = 8
 
@@ -75,11 +75,13 @@ class WeighedRows(Rows):
         drawn = None if exact else sketch.draw(derived(key, b"sketch"), dimension, SKETCH_SIZE)
         self._gram: Gram = gram.empty(dimension, most, np.float32, drawn)
         self._kept = self._gram.rows if exact else np.zeros((most, dimension), np.float32)
+        self._total = np.zeros(dimension, np.float64)
 
     def add(self, name: str, row: NDArray[np.float32]) -> None:
         """As `Rows`."""
         self._gram = gram.absorb(self._gram, row)
         self._kept[len(self.names)] = row
+        np.add(self._total, row, out=self._total)
         self.names.append(name)
 
     def finish(self, hostile: int) -> Judged:
@@ -96,11 +98,15 @@ class WeighedRows(Rows):
         )
 
     def _weighted(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        rows = np.flatnonzero(weights)
-        kept = self._kept[: len(weights)]
-        if 2 * len(rows) < len(weights):  # else a copy costs more than what it saves
-            kept, weights = kept[rows], weights[rows]
-        return np.asarray(weights.astype(np.float32) @ kept, np.float64)
+        """The weighted sum of rows: those with the most common weight are in the total already."""
+        values, counts = np.unique(weights, return_counts=True)
+        common = float(values[np.argmax(counts)])
+        others = np.flatnonzero(weights != common)
+        if 2 * len(others) > len(weights):
+            return np.asarray(weights.astype(np.float32) @ self._kept[: len(weights)], np.float64)
+        update = common * self._total
+        compiled.add_weighted(update, self._kept, others, weights[others] - common)
+        return update
 
 
 class OrderStatistics(Rows):
@@ -108,12 +114,16 @@ class OrderStatistics(Rows):
 
     def __init__(self, choice: Choice, dimension: int, most: int, precision: Precision) -> None:
         super().__init__(choice)
+        self._dimension = dimension
         self._bound, self._byte = precision.bound, precision.bits <= HISTOGRAM_BITS
         self._histogram = histogram.empty(dimension if self._byte else 0)
         self._columns = columns.empty(0 if self._byte else dimension, most)
 
     def add(self, name: str, row: NDArray[np.float32]) -> None:
         """As `Rows`."""
+        wrong = screening.misfit(row, self._dimension, np.float32)
+        if wrong is not None:
+            raise Rejected(wrong)
         if self._byte:
             values = quantised.quantise(row, self._bound, np.int8)
             self._histogram = histogram.absorb(self._histogram, values)

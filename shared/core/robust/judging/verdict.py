@@ -74,6 +74,7 @@ def judge(gram: Matrix, choice: Choice, *, root: int | None = None, key: bytes =
     if not len(judged):
         raise Rejected("every update is zero")
     weighing = _weigh(gram, judged, choice, root, key)
+    _check_answer(weighing, len(judged), choice.name)
     weights = np.zeros(len(gram))
     weights[judged] = weighing.weights
     for finding in weighing.findings:
@@ -90,12 +91,21 @@ def _weigh(gram: Matrix, judged: NDArray[np.intp], choice: Choice, root: int | N
         raise Refused(FIELD, f"{choice.name} needs more than inner products", "choose another rule")
     match choice.mix:
         case Mix.NONE:
-            return rule(own, choice.hostile)
+            return rule.weigh_checked(own, choice.hostile)
         case Mix.NEAREST_NEIGHBOUR:
             mixing = nearest_neighbour_mixing(own, choice.hostile)
         case Mix.BUCKETS:
             mixing = _buckets(len(own), choice.bucket, key)
     return weigh_mixed(rule, mixing, own, choice.hostile)
+
+
+def _check_answer(weighing: Weighing, rows: int, name: str) -> None:
+    """A rule that was installed may answer anything."""
+    weights = weighing.weights
+    if weights.shape != (rows,) or not np.isfinite(weights).all() or float(weights.min()) < 0:
+        raise Rejected(f"{name} gave weights that are not {rows} finite numbers of at least 0")
+    if any(not 0 <= finding.client < rows for finding in weighing.findings):
+        raise Rejected(f"{name} found something about a row that there is not")
 
 
 def _buckets(rows: int, size: int, key: bytes) -> Mixing:

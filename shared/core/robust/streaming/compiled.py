@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from shared.core.compiling import compiled, loop
 
 BINS, ZERO = 256, 128  # of int8 values, and the bin of 0
+_STRETCH = 2048  # coordinates: 16 KiB of sums
 _GROUP = 16  # bins that are skipped or summed together
 _U16, _I16, _I32, _I64 = np.uint16, np.int16, np.int32, np.int64
 
@@ -193,3 +194,24 @@ def kept(columns: NDArray[np.int16], count: int, start: int, stop: int) -> NDArr
     out = np.empty(len(columns), np.float64)
     _kept(columns, count, start, stop, out)
     return out
+
+
+@loop(types.Array(types.float32, 2, "C"), types.Array(types.int64, 1, "C"), _F64S, _F64S)
+def _add_weighted(rows: Any, chosen: Any, weights: Any, total: Any) -> None:  # noqa: ANN401
+    """A stretch of coordinates at a time, so that its sums stay in the nearest cache."""
+    for start in range(0, len(total), _STRETCH):
+        stop = min(start + _STRETCH, len(total))
+        for i in range(len(chosen)):
+            row, weight = chosen[i], weights[i]
+            for j in range(start, stop):
+                total[j] += weight * np.float64(rows[row, j])
+
+
+def add_weighted(
+    total: NDArray[np.float64],
+    rows: NDArray[np.float32],
+    chosen: NDArray[np.intp],
+    weights: NDArray[np.float64],
+) -> None:
+    """Add `weights` times the chosen of (n, d) rows to (d,) `total`, in place, in float64."""
+    _add_weighted(rows, chosen.astype(np.int64), np.ascontiguousarray(weights), total)
