@@ -142,6 +142,28 @@ async def test_a_suspension_that_would_leave_too_few_does_not_happen_and_says_so
         assert any(line["event"] == "not suspended" and line["client"] == spared for line in log)
 
 
+@pytest.mark.parametrize("what", ["suspend", "reinstate"])
+async def test_a_job_or_client_that_is_not_there_is_said_and_nothing_is_asked(tmp_path, what):
+    async with observed(tmp_path, Cohort(SEED, clients(1))) as (fed, url):
+        await fed.submit(judged("multi-krum", 1, 5))
+        await seen(url, "running", "job", "list")
+        for job, client, said in (
+            ("jib", "client-00", "there is no job jib; see GET /jobs"),
+            ("job", "client-99", "there is no client client-99; see GET /clients"),
+        ):
+            arguments = ("client", what, job, client, "--reason", "x", "--gateway", url)
+            assert await asyncio.to_thread(fedlora, *arguments) == (2, "", f"fedlora: {said}\n")
+        if what == "reinstate":
+            out = await typed(url, "client", what, "job", "client-00", "--reason", "x")
+            assert out == "client-00 is not suspended in job, as far as is known; nothing changes\n"
+            return
+        for _ in range(2):
+            out = await typed(url, "client", what, "job", "client-00", "--reason", "x")
+            assert "not asked any more" in out or "nothing changes" in out
+            await seen(url, ": x", "client", "list", "job")
+        assert len(fed.of(ClientSuspended)) == 1
+
+
 async def test_what_was_judged_is_counted_once_when_a_commit_is_lost(tmp_path):
     print(f"seed {SEED}")
     cohort = Cohort(SEED, clients(10), 2)
@@ -179,7 +201,7 @@ async def test_the_root_client_is_waited_for_and_then_in_every_cohort(tmp_path):
         4,
         root="root",
         suspend_at=3.0,
-        rounds={"count": 4, "clients_per_round": 4, "gather_s": 1},
+        rounds={"count": 4, "clients_per_round": 4, "gather_s": 30},
     )
     async with observed(tmp_path, present) as (fed, url):
         await fed.submit(job)
