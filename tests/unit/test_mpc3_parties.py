@@ -1,145 +1,20 @@
 """Party 1 of mpc3 on its database: what it says again after a restart, and what it never says."""
 
-import hashlib
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-
-import numpy as np
 import pytest
 
-from services.client.sessions import PROTOCOLS
-from services.secure_aggregation.parties.context import Custody, public_keys
-from services.secure_aggregation.parties.handlers import on_share_submitted
-from services.secure_aggregation.parties.requests import serve
-from services.secure_aggregation.parties.side import SECRETS, Side
-from services.secure_aggregation.protocols.base import Keys
-from shared.adapters.database import open_units
-from shared.core.secagg import chunks, sealing
-from shared.core.secagg.sealing import SealingKey
 from shared.errors import Rejected, Stale, Unavailable
-from shared.events import ShareSubmitted
-from shared.events.base import Envelope
-from shared.sessions.terms import SessionTerms, mpc3_terms
-from tests.sessions_at_work import DEADLINE, START, identity_of, requested
-
-NAMES = ("alice", "bob", "carol")
-D = 40
-
-
-class StandingClock:
-    def now(self):
-        return START
-
-
-def keys_of(party):
-    seed = hashlib.shake_256(f"party {party}".encode()).digest(96)
-    return Keys(SealingKey.from_bytes(seed), identity_of(f"party {party}"))
-
-
-def terms_of(**changes):
-    request = requested(NAMES, "mpc3", D)
-    fields = {name: getattr(request, name) for name in ("job_id", "round_id", "group_id", "plan", "members")}
-    keys = [public_keys(keys_of(party)) for party in range(3)]
-    return SessionTerms(
-        **fields | {
-            "dimension": D, "layout_sha256": request.layout_sha256, "public_seed": b"\x05" * 32,
-            "aggregation_keys": tuple(sealing_key for _, sealing_key in keys),
-            "server_key": keys[0][0], "party_keys": tuple(verify for verify, _ in keys),
-        } | changes
-    )  # fmt: skip
-
-
-TERMS = terms_of()
-KEY = (TERMS.job_id, TERMS.round_id, TERMS.group_id)
-
-
-def side_of(party, terms=TERMS):
-    keys, agreed = keys_of(party), mpc3_terms(terms)
-    return Side(agreed, party, keys.signing, keys.repeatable(SECRETS, agreed.digest))
-
-
-@dataclass
-class Third:
-    """Party 2, of which only its answers are there."""
-
-    side: Side = field(default_factory=lambda: side_of(2))
-    verify: bytes = public_keys(keys_of(2))[0]
-
-    async def ask(self, party, kind, body=None, wait_s=0.0):
-        return [self.verify, keys_of(2).sealing.public] if kind == "keys" else self.side.close()
-
-
-def counter(name):
-    state = {"drawn": 0}
-
-    def draw(count):
-        state["drawn"] += 1
-        return hashlib.shake_256(f"{name} {state['drawn']}".encode()).digest(count)
-
-    return draw
-
-
-def payloads_of(name):
-    update = np.full(D, 0.25, np.float32)
-    session = PROTOCOLS["mpc3"](TERMS, name, identity_of(name))
-    encoded = session.encrypt(b"", update, counter(name))
-    return (encoded.content, *encoded.others)
-
-
-@dataclass
-class Party1:
-    units: object
-    custody: Custody
-
-    async def take(self, name, content=None):
-        sealed = sealing.seal(
-            content or payloads_of(name)[1], keys_of(1).sealing.public, TERMS.sender(name).info
-        )
-        (chunk,) = chunks.split(sealed)
-        sender = TERMS.sender(name)
-        message = sealing.signing_message(sender, chunk.index, chunk.count, chunk.sha256, chunk.payload)
-        event = ShareSubmitted(
-            **vars(sender), index=0, count=1, upload_sha256=chunk.sha256, payload=chunk.payload,
-            signature=sealing.sign(identity_of(name), message), party=1,
-        )  # fmt: skip
-        async with self.units.begin(Envelope.wrap(event)) as unit:
-            await on_share_submitted(event, unit, self.custody)
-
-    async def ask(self, kind, sender=0, **body):
-        return await serve(self.custody, sender, kind, {"session": list(KEY), **body})
-
-    async def open(self, terms=TERMS):
-        await self.ask("open", terms=terms.to_bytes(), deadline=DEADLINE)
-
-
-@asynccontextmanager
-async def party_1(folder, third):
-    """As a process that starts: nothing in memory, its rows in `folder`."""
-    units = await open_units(f"sqlite:///{folder}/party.sqlite", "party-1", StandingClock(), lambda: "")
-    custody = Custody(1, keys_of(1), third)
-
-    async def transact(work):
-        async with units.begin() as unit:
-            await work(unit)
-
-    custody.transact = transact
-    try:
-        yield Party1(units, custody)
-    finally:
-        await units.close()
-
-
-def full_sides():
-    first, third = side_of(0), Third()
-    for name in NAMES:
-        payloads = payloads_of(name)
-        first.take(name, payloads[0])
-        third.side.take(name, payloads[2])
-    return first, third
-
-
-async def agreed(party, first):
-    return await party.ask("agree", holdings=first.close())
+from tests.mpc3_party_at_work import (
+    NAMES,
+    TERMS,
+    Third,
+    agreed,
+    full_sides,
+    party_1,
+    payloads_of,
+    side_of,
+    terms_of,
+)
+from tests.sessions_at_work import identity_of
 
 
 async def test_after_a_restart_it_signs_the_same_once_its_uploads_are_back(tmp_path):
