@@ -16,7 +16,8 @@ clients, sees a high score sooner than a table of the normal distribution says.
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -163,27 +164,51 @@ def judged_again(
     }
 
 
+@dataclass(frozen=True)
+class Room:
+    """How far scores may suspend.
+
+    Attributes:
+        candidates: clients that can be in a cohort.
+        fewest: of them that a round needs.
+        suspended: clients that are suspended already.
+        malicious: that there may be, says the job.
+    """
+
+    candidates: frozenset[str]
+    fewest: int
+    suspended: int
+    malicious: int
+
+    def without(self, client: str) -> Self:
+        """What is left once one more is suspended."""
+        return replace(self, candidates=self.candidates - {client}, suspended=self.suspended + 1)
+
+    def none_for(self, client: str) -> str:
+        """Why this one may not be suspended; empty if it may."""
+        if len(self.candidates - {client}) < self.fewest:
+            return f"{len(self.candidates)} clients are left and {self.fewest} are needed"
+        if self.suspended >= self.malicious:
+            return f"{self.suspended} are suspended and at most {self.malicious} may be malicious"
+        return ""
+
+
 def suspended_by_score(
-    standings: Mapping[str, Standing],
-    limit: float,
-    candidates: Collection[str],
-    fewest: int,
-    at: AwareDatetime,
+    standings: Mapping[str, Standing], limit: float, room: Room, at: AwareDatetime
 ) -> dict[str, Standing]:
-    """Those whose score has reached `limit` are suspended, the highest first, while at least `fewest`
-    candidates remain; the rest are spared, and say why.
+    """Those whose score has reached `limit` are suspended, the highest first, while there is room; the rest
+    are spared, and say why. A rule that leaves out f clients a round goes on to do so when the malicious ones
+    are gone: without the bound of f, honest clients with unusual data would follow them one by one.
 
     Args:
         standings: client -> standing, of those judged in the latest round.
         limit: score from which a client is suspended.
-        candidates: clients that can be in a cohort.
-        fewest: of them that a round needs.
+        room: before that.
         at: now.
 
     Returns: the standings that change.
     """
     changed = {}
-    remaining = set(candidates)
     due = [standing for standing in standings.values() if standing.due(limit)]
     for standing in sorted(due, key=lambda one: (-one.score, one.client_id)):
         client = standing.client_id
@@ -191,10 +216,9 @@ def suspended_by_score(
             f"left out in {standing.left_out} of {standing.judged} rounds, score {standing.score:.2f} of "
             f"{limit:g}; the last time: {standing.finding}"
         )
-        if len(remaining - {client}) < fewest:
-            spared = f"not suspended, since {len(remaining)} clients are left and {fewest} are needed: {why}"
-            changed[client] = standing.replace(spared=spared)
+        if no_room := room.none_for(client):
+            changed[client] = standing.replace(spared=f"not suspended, since {no_room}: {why}")
             continue
-        remaining.discard(client)
+        room = room.without(client)
         changed[client] = standing.suspend(why, "", at)
     return changed

@@ -5,7 +5,7 @@ import structlog
 from services.coordinator.beginning import advance
 from services.coordinator.context import Coordination
 from services.coordinator.ending import publish
-from services.coordinator.standing import Standing, findings_of, judged_again, suspended_by_score
+from services.coordinator.standing import Room, Standing, findings_of, judged_again, suspended_by_score
 from services.coordinator.state import Client, Job, Round
 from shared.errors import Rejected, Stale
 from shared.events import (
@@ -35,8 +35,13 @@ async def after_judging(
     known = await unit.find_all(Standing, [(job.job_id, client) for client in findings])
     standings = judged_again(job.job_id, {one.client_id: one for one in known}, findings)
     if aggregation.suspend_at is not None:
-        fewest = job.specification.rounds.min_clients
-        changed = suspended_by_score(standings, aggregation.suspend_at, job.candidates, fewest, unit.now)
+        room = Room(
+            frozenset(job.candidates),
+            job.specification.rounds.min_clients,
+            len(job.suspended),
+            aggregation.malicious,
+        )
+        changed = suspended_by_score(standings, aggregation.suspend_at, room, unit.now)
         standings |= changed
         for client, standing in changed.items():
             why = {"client": client, "job_id": job.job_id, "reason": standing.suspended or standing.spared}

@@ -11,6 +11,7 @@ from services.coordinator.rounds import on_round_completed
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.standing import (
     FEWEST_ROUNDS,
+    Room,
     Standing,
     findings_of,
     judged_again,
@@ -31,6 +32,10 @@ def rounds(cohorts):
         findings = {client: WHY if client in out else None for client in judged}
         standings |= judged_again("job", standings, findings)
     return standings
+
+
+def room(candidates, fewest, suspended=0, malicious=9):
+    return Room(frozenset(candidates), fewest, suspended, malicious)
 
 
 def habitual(client, score, judged=FEWEST_ROUNDS):
@@ -114,23 +119,31 @@ def test_a_score_at_the_limit_suspends_after_rounds_enough():
         "b": habitual("b", 3.99),
         "c": habitual("c", 9.0, judged=FEWEST_ROUNDS - 1),
     }
-    changed = suspended_by_score(standings, 4.0, "abcdef", 2, NOW)
+    changed = suspended_by_score(standings, 4.0, room("abcdef", 2), NOW)
     assert changed.keys() == {"a"}
     assert "left out in 3 of 3 rounds, score 4.00 of 4" in changed["a"].suspended
     assert [(one.to, one.by, one.score, one.at) for one in changed["a"].changes] == [
         ("suspended", "", 4.0, NOW)
     ]
-    assert suspended_by_score(changed, 4.0, "bcdef", 2, NOW) == {}
+    assert suspended_by_score(changed, 4.0, room("bcdef", 2), NOW) == {}
 
 
 def test_the_highest_are_suspended_as_far_as_enough_candidates_remain_and_the_rest_say_why_not():
     standings = {client: habitual(client, score) for client, score in {"a": 5, "b": 7, "c": 6}.items()}
-    changed = suspended_by_score(standings, 4.0, "abcde", 3, NOW)
+    changed = suspended_by_score(standings, 4.0, room("abcde", 3), NOW)
     assert [client for client, one in changed.items() if one.suspended] == ["b", "c"]
     assert not changed["a"].suspended
     assert "3 clients are left and 3 are needed" in changed["a"].spared
     again = judged_again("job", changed, {"a": WHY, "d": None})
-    assert suspended_by_score(again, 4.0, "adef", 3, NOW)["a"].suspended
+    assert suspended_by_score(again, 4.0, room("adef", 3), NOW)["a"].suspended
+
+
+@pytest.mark.parametrize(("already", "suspended"), [(0, ["b", "c"]), (1, ["b"]), (2, []), (3, [])])
+def test_no_more_are_suspended_than_may_be_malicious(already, suspended):
+    standings = {client: habitual(client, score) for client, score in {"a": 5, "b": 7, "c": 6}.items()}
+    changed = suspended_by_score(standings, 4.0, room("abcdefgh", 2, already, malicious=2), NOW)
+    assert [client for client, one in changed.items() if one.suspended] == suspended
+    assert f"{max(already, 2)} are suspended and at most 2 may be malicious" in changed["a"].spared
 
 
 def test_reinstatement_begins_anew_and_keeps_the_record():
