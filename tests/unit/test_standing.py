@@ -29,7 +29,7 @@ def rounds(cohorts):
     """Standings after rounds, each a pair: who was judged, and who of them was left out."""
     standings = {}
     for judged, out in cohorts:
-        findings = {client: WHY if client in out else None for client in judged}
+        findings = {str(client): WHY if client in out else None for client in judged}
         standings |= judged_again("job", standings, findings)
     return standings
 
@@ -55,6 +55,29 @@ def test_the_score_of_exchangeable_clients_is_standard_however_many_a_rule_leave
     # 1,200 scores with mean 0 exactly (those of a round add up to 0) and variance 1.
     assert np.mean(scores) == pytest.approx(0, abs=1e-9)
     assert np.var(scores) == pytest.approx(1, abs=0.15)
+
+
+def highest(clients, left_out, count, jobs):
+    """(jobs, clients): of exchangeable clients, the highest score from the third round on."""
+    generator, share = np.random.default_rng(SEED), left_out / clients
+    out = np.argsort(generator.random((count, jobs, clients)), axis=2) < left_out
+    after = np.arange(1, count + 1)[:, None, None]
+    scores = (np.cumsum(out, axis=0) - after * share) / np.sqrt(after * share * (1 - share))
+    one = rounds([(range(clients), np.flatnonzero(each).tolist()) for each in out[:, 0]])
+    assert [one[str(client)].score for client in range(clients)] == pytest.approx(scores[-1, 0].tolist())
+    return scores[FEWEST_ROUNDS - 1 :].max(axis=0)
+
+
+# Of clients that did nothing wrong, per cent that ever reach 3, 4, 5 in 100 rounds.
+@pytest.mark.parametrize(
+    ("clients", "left_out", "expected"),
+    [(10, 2, (3.7, 0.3, 0.0)), (30, 6, (3.7, 0.3, 0.0)), (30, 9, (2.8, 0.1, 0.0)), (30, 1, (6.6, 2.5, 1.0))],
+)
+def test_how_often_chance_reaches_a_score_in_a_hundred_rounds(clients, left_out, expected):
+    print(f"seed {SEED}")
+    reached = highest(clients, left_out, 100, 15_000 // clients)
+    found = [100 * np.mean(reached >= limit) for limit in (3, 4, 5)]
+    assert found == pytest.approx(expected, abs=0.6)
 
 
 def test_groups_that_are_drawn_anew_leave_exchangeable_clients_around_0_and_tell_the_one_that_spoils_its_own():
