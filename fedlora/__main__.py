@@ -15,6 +15,7 @@ from fedlora.demo import demo
 from fedlora.faults import EXIT_MISTAKE, EXIT_TROUBLE, Fault
 from fedlora.jobs import AsJson, GatewayUrl, JobName
 from fedlora.plan import plan
+from fedlora.reporting import report
 from fedlora.rules import rules
 from fedlora.up import up
 from fedlora.workers import worker
@@ -54,6 +55,7 @@ app.add_typer(limits.app, name="limits")
 app.command()(audit)
 app.command()(demo)
 app.command()(plan)
+app.command()(report)
 app.command()(rules)
 app.command()(up)
 app.command()(worker)

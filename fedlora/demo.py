@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from fedlora import demo_data, trace
+from fedlora import demo_data
 from fedlora.api_client import GatewayClient
-from fedlora.console import complain, out, say, table
+from fedlora.console import out, say, table
 from fedlora.embedded import Composition, federation
 from fedlora.evaluation import evaluate
 from fedlora.export import unzip
@@ -23,6 +23,7 @@ from fedlora.faults import Fault, trouble
 from fedlora.ledger import in_one_line, require_intact
 from fedlora.processes import keep_running
 from fedlora.report import Metric, ReportInput, render_report
+from fedlora.reporting import traces_of
 from fedlora.up import MEMORY_BUS, children
 from fedlora.watching import watch_job
 from fedlora.workers import require_worker_packages
@@ -31,7 +32,6 @@ from shared.adapters.clock import SystemClock
 from shared.adapters.infrastructure import Endpoints
 from shared.adapters.telemetry import configure_logging
 from shared.core.privacy.ledger import verify
-from shared.errors import Refused
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MARKER = ".fedlora-demo"
@@ -158,7 +158,7 @@ def finish(prepared: Demo, endpoints: Endpoints, job: dict[str, Any]) -> None:
         job=job,
         metric=metric,
         ledger=in_one_line(verdict),
-        traces=_traces(endpoints.traces_path, job),
+        traces=traces_of(endpoints.traces_path, job),
         data=prepared.data.description,
         made_at=SystemClock().now(),
     )
@@ -166,19 +166,6 @@ def finish(prepared: Demo, endpoints: Endpoints, job: dict[str, Any]) -> None:
     if endpoints.traces_path.exists():
         shutil.copy(endpoints.traces_path, prepared.folder / "traces.jsonl")
     _say_results(prepared.folder, job, metric, in_one_line(verdict))
-
-
-def _traces(path: Path, job: dict[str, Any]) -> dict[str, str]:
-    """The waterfall of each round whose spans are there."""
-    drawn = {}
-    for one in job["rounds"]:
-        try:
-            found = trace.load(path, one["round_id"])
-        except Refused as missing:
-            complain(str(missing))
-            continue
-        drawn[f"{one['round_id']}: {found.verdict()}"] = trace.waterfall_svg(found.spans)
-    return drawn
 
 
 def _say_results(folder: Path, job: dict[str, Any], metric: Metric, verdict: str) -> None:

@@ -121,6 +121,10 @@ async def test_two_that_flip_signs_are_suspended_in_sight_of_all_and_come_back_w
         shown = await typed(url, "job", "rounds", "job")
         assert "round 1 completed; 10 asked, 8 in the update, judged by multi-krum" in shown
         assert f"  without {name}: left out by multi-krum: its distance of " in shown
+        await typed(url, "report", "job", tmp_path / "report.html")
+        report = (tmp_path / "report.html").read_text("utf-8")
+        assert "round 1: multi-krum left out 2 of 10 clients" in report
+        assert "reinstated 20" in report
 
 
 async def test_a_suspension_that_would_leave_too_few_does_not_happen_and_says_so(tmp_path, log):

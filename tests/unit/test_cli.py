@@ -82,6 +82,7 @@ def test_a_persons_mistake_is_one_line_that_says_what_to_do_and_code_2(
         ("ledger", "show"),
         ("ledger", "export"),
         ("export", "x", "adapter"),
+        ("report", "x", "report.html"),
     ],
 )
 def test_a_gateway_that_is_away_is_code_1_and_says_how_to_start_one(tmp_path, monkeypatch, arguments):
