@@ -42,7 +42,10 @@ OPEN = {"learning_rate": 3.0, "clip_norm": 1e3, "sampling_rate": 0.5}
 OPEN_BOUND = 1.0  # on a coordinate where nothing bounds a gradient: an honest update's are below 0.5
 SERVER_RATE = {True: 10.0, False: 1.0}  # of FLTrust, which shortens all updates to that of the root
 FRACTIONS = (6, 9)
-RECOMMENDED = ("nnm, multi-krum", "cosine-clustering", "foolsgold")
+RECOMMENDED = {
+    True: ("nnm, multi-krum", "foolsgold", "nnm, geometric-median"),
+    False: ("nnm, multi-krum", "cosine-clustering", "geometric-median"),
+}
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,10 @@ def cells(seed: int, part: str) -> Iterator[Cell]:
                 if part in ("rules", "open rules"):
                     yield from (Cell(r, attack, 9, split, private, "none", seed) for r in judging.NAMES)
                 elif part == "modes" and attack != "none":
-                    for mode, f in (("none", 9), ("none", 6), ("grouped", 6), ("mpc3", 9), ("mpc3", 6)):
-                        yield from (Cell(r, attack, f, split, private, mode, seed) for r in RECOMMENDED)
+                    for mode, f in tables.MODES:
+                        if (mode, f) != ("grouped", 9):  # 9 of 15 groups may be hostile: no rule bears that
+                            rules = RECOMMENDED[private]
+                            yield from (Cell(r, attack, f, split, private, mode, seed) for r in rules)
 
 
 def job_for(private: bool, seed: int) -> JobSpecification:
@@ -155,6 +160,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="print what this file has")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--parts", nargs="+", default=["clean", "rules", "modes", "open rules"])
+    parser.add_argument("--until-held", action="store_true", help="no further rule where one has held")
     parser.add_argument("--match", default="", help="only cells whose JSON holds this")
     options = parser.parse_args()
     if options.table:
@@ -168,6 +174,8 @@ def main() -> None:
             for cell in cells(seed, part):
                 key = json.dumps(asdict(cell))
                 if key in done or options.match not in key:
+                    continue
+                if options.until_held and tables.held(options.out, asdict(cell)):
                     continue
                 done.add(key)
                 started = time.process_time()

@@ -3,15 +3,17 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+
+from attacking.attacks import ATTACKS
 
 WITHIN = 0.02  # of the clean run of the same seed, split and privacy
 MEASURED = ("accuracy", "lost", "cpu_s")
 SPLITS = ("iid", "dirichlet")
 MODES = (("none", 6), ("none", 9), ("grouped", 6), ("grouped", 9), ("mpc3", 6), ("mpc3", 9))
-Lines = Sequence[dict]
+SETTINGS = tuple(product((True, False), SPLITS))
 
 
 def read(file: Path) -> list[tuple[str, dict]]:
@@ -36,6 +38,10 @@ class Found:
         lines = self._by_cell.get(cell, {})
         return {seed: line["accuracy"] for seed, line in lines.items() if line["accuracy"] is not None}
 
+    def ran(self, *cell: object) -> bool:
+        """Whether the file has it."""
+        return cell in self._by_cell
+
     def lost(self, *cell: object) -> float:
         """The mean number of rounds that opened nothing."""
         return statistics.mean([line["lost"] for line in self._by_cell[cell].values()])
@@ -43,6 +49,10 @@ class Found:
     def clean(self, split: str, private: bool) -> dict[int, float]:
         """Of the mean without attack."""
         return self.of("mean", "none", 0, split, private, "none")
+
+    def absent(self, f: int, split: str, private: bool) -> dict[int, float]:
+        """Of the mean of the honest clients alone."""
+        return self.of("mean", "absent", f, split, private, "none")
 
     def behind(self, *cell: object) -> list[float]:
         """By how much each seed's accuracy is below that of its clean run."""
@@ -57,108 +67,129 @@ class Found:
         return list(dict.fromkeys(line[field] for line in fitting))
 
 
-def percent(figures: Iterable[float], bold: bool = False) -> str:
+def held(file: Path, cell: dict) -> bool:
+    """Whether another rule is within 2 points of the clean run in this cell, or of the one in which hostile
+    clients stay away."""
+    found = Found(line for _, line in read(file) if line["seed"] == cell["seed"])
+    split, private = cell["split"], cell["private"]
+    best = [*found.clean(split, private).values(), *found.absent(cell["f"], split, private).values()]
+    same = {name: cell[name] for name in ("attack", "f", "split", "private", "mode")}
+    others = found.values("accuracy", **same)
+    return bool(best) and any(accuracy >= min(best) - WITHIN for accuracy in others if accuracy is not None)
+
+
+def percent(figures: Iterable[float], mark: str = "") -> str:
     """The mean in per cent, and of several the range."""
     each = [100 * figure for figure in figures]
     if not each:
         return ""
-    shown = f"{statistics.mean(each):.1f}"
-    shown = f"**{shown}**" if bold else shown
+    shown = f"{mark}{statistics.mean(each):.1f}{mark}"
     return shown if len(each) == 1 else f"{shown} ({min(each):.0f}-{max(each):.0f})"
 
 
 def row(cells: Iterable[str]) -> str:
+    """Of a table."""
     return f"| {' | '.join(cells)} |"
+
+
+def privacy(private: bool) -> str:
+    """As people call it."""
+    return "epsilon 8" if private else "no privacy"
 
 
 def clean_table(found: Found) -> str:
     """The runs that all others are held against."""
-    lines = [row(("mean, nobody hostile", *SPLITS)), row(["---"] * 3)]
-    for private in (True, False):
-        figures = [percent(found.clean(split, private).values()) for split in SPLITS]
-        lines.append(row(("epsilon 8" if private else "no privacy", *figures)))
+    lines = [row(("", *(f"{privacy(p)}, {s}" for p, s in SETTINGS))), row(["---"] * 5)]
+    figures = (percent(found.clean(s, p).values()) for p, s in SETTINGS)
+    lines.append(row(("mean of 30, nobody hostile", *figures)))
+    for f in (6, 9):
+        figures = (percent(found.absent(f, s, p).values()) for p, s in SETTINGS)
+        lines.append(row((f"mean of {30 - f}, the hostile ones stay away", *figures)))
     return "\n".join(lines)
 
 
+def marked(found: Found, cell: tuple) -> str:
+    """Bold within 2 points of the clean run, italic within 2 of that in which hostile clients stay away."""
+    behind, absent = found.behind(*cell), found.absent(*cell[2:5])
+    if behind and statistics.mean(behind) <= WITHIN:
+        return percent(found.of(*cell).values(), "**")
+    away = [absent[seed] - accuracy for seed, accuracy in found.of(*cell).items() if seed in absent]
+    near = bool(away) and statistics.mean(away) <= WITHIN
+    shown = percent(found.of(*cell).values(), "*" if near else "")
+    return shown or ("refused" if found.ran(*cell) else "")
+
+
 def rules_table(found: Found, split: str, private: bool) -> str:
-    """Every rule against every attack by 9 of 30, single updates; bold within 2 points of the clean run."""
-    attacks = found.values("attack", private=private, f=9, mode="none")
-    lines = [row(("rule", *attacks)), row(["---"] * (len(attacks) + 1))]
-    for rule in found.values("rule", private=private, f=9, mode="none"):
-        shown = []
-        for attack in attacks:
-            cell = (rule, attack, 9, split, private, "none")
-            behind = found.behind(*cell)
-            near = bool(behind) and statistics.mean(behind) <= WITHIN
-            shown.append(percent(found.of(*cell).values(), near) or "refused")
-        lines.append(row((rule, *shown)))
+    """Every rule against every attack by 9 of 30, on single updates."""
+    lines = [row(("rule", "none", *ATTACKS)), row(["---"] * (len(ATTACKS) + 2))]
+    for rule in found.values("rule", private=private, split=split, f=9, mode="none"):
+        cells = [(rule, attack, 9, split, private, "none") for attack in ("none", *ATTACKS)]
+        lines.append(row((rule, *(marked(found, cell) for cell in cells))))
     return "\n".join(lines)
 
 
 def modes_table(found: Found, rules: Sequence[str], private: bool, split: str) -> str:
-    """For each cell the recommended rule that is nearest to the clean run, and its distance in points."""
-    attacks = [name for name in found.values("attack", private=private) if name != "none"]
+    """For each cell the recommended rule that came out best, by name."""
     heads = [f"{mode}, {f} of 30" for mode, f in MODES]
     lines = [row(("attack", *heads)), row(["---"] * (len(heads) + 1))]
-    for attack in attacks:
+    for attack in ATTACKS:
         shown = [attack]
         for mode, f in MODES:
+            cells = [(rule, attack, f, split, private, mode) for rule in rules]
+            ran = [(statistics.mean(found.of(*cell).values()), cell) for cell in cells if found.of(*cell)]
             if (mode, f) == ("grouped", 9):
                 shown.append("refused")
-                continue
-            cells = [(rule, attack, f, split, private, mode) for rule in rules]
-            behind = {cell: found.behind(*cell) for cell in cells}
-            near = sorted((statistics.mean(points), cell) for cell, points in behind.items() if points)
-            if not near:
+            elif ran:
+                _, cell = max(ran)
+                shown.append(f"{marked(found, cell)} {cell[0]}")
+            else:
                 shown.append("")
-                continue
-            points, cell = near[0]
-            held = [of[0] for mean, of in near if mean <= WITHIN]
-            text = f"{-100 * points:+.1f} {cell[0]}"
-            shown.append(text if held else f"none holds: {text}")
         lines.append(row(shown))
     return "\n".join(lines)
 
 
-def counts(found: Found, rules: Sequence[str]) -> str:
+def counts(found: Found, recommended: Mapping[bool, Sequence[str]]) -> str:
     """In how many cells each rule holds, and in how many any does."""
-    lines = [row(("rule", "privacy", "cells", "held", "worst")), row(["---"] * 5)]
+    heads = (
+        "rule",
+        "privacy",
+        "cells",
+        "within 2 of the clean run",
+        "of the run without the hostile clients",
+    )
+    lines = [row(heads), row(["---"] * len(heads))]
     for private in (True, False):
-        attacks = [name for name in found.values("attack", private=private) if name != "none"]
-        cells = list(product(attacks, MODES, SPLITS))
-        best: dict[tuple, list[float]] = defaultdict(list)
-        for rule in rules:
-            behind = []
-            for attack, (mode, f), split in cells:
-                points = found.behind(rule, attack, f, split, private, mode)
-                if points:
-                    behind.append(statistics.mean(points))
-                    best[attack, mode, f, split].append(behind[-1])
-            lines.append(_count(rule, private, behind))
-        lines.append(_count("any of them", private, [min(points) for points in best.values()]))
+        best: dict[tuple, set[str]] = defaultdict(set)
+        for rule in recommended[private]:
+            shown = []
+            for attack, (mode, f), split in product(ATTACKS, MODES, SPLITS):
+                if text := marked(found, (rule, attack, f, split, private, mode)):
+                    shown.append("clean" if "**" in text else "absent" if "*" in text else "")
+                    best[attack, mode, f, split].add(shown[-1])
+            lines.append(_count(rule, private, [{one} for one in shown]))
+        lines.append(_count("any of them", private, list(best.values())))
     return "\n".join(lines)
 
 
-def _count(rule: str, private: bool, behind: Sequence[float]) -> str:
-    if not behind:
-        return row((rule, "", "0", "0", ""))
-    held = sum(points <= WITHIN for points in behind)
-    name = "epsilon 8" if private else "none"
-    return row((rule, name, str(len(behind)), str(held), f"{-100 * max(behind):+.1f}"))
+def _count(rule: str, private: bool, cells: Sequence[set[str]]) -> str:
+    clean = sum("clean" in cell for cell in cells)
+    either = sum(bool(cell & {"clean", "absent"}) for cell in cells)
+    return row((rule, privacy(private), str(len(cells)), str(clean), str(either)))
 
 
-def markdown(file: Path, rules: Sequence[str]) -> str:
+def markdown(file: Path, recommended: Mapping[bool, Sequence[str]]) -> str:
     """All tables of a file."""
     lines = [line for _, line in read(file)]
     found = Found(lines)
-    parts = [f"seeds {sorted({line['seed'] for line in lines})}, {len(lines)} cells", clean_table(found)]
-    for private, split in product((True, False), SPLITS):
-        name = "epsilon 8" if private else "no privacy"
-        parts.append(f"{name}, {split}, 9 of 30, single updates\n\n{rules_table(found, split, private)}")
-    for private, split in product((True, False), SPLITS):
-        name = "epsilon 8" if private else "no privacy"
-        parts.append(
-            f"{name}, {split}, nearest recommended rule\n\n{modes_table(found, rules, private, split)}"
-        )
-    parts.append(counts(found, rules))
+    seeds = ", ".join(
+        f"{seed}: {sum(line['seed'] == seed for line in lines)}" for seed in found.values("seed")
+    )
+    parts = [f"Cells by seed: {seeds}.", clean_table(found)]
+    for private, split in SETTINGS:
+        title = f"{privacy(private)}, {split}, 9 of 30, single updates"
+        parts.append(f"{title}\n\n{rules_table(found, split, private)}")
+    for private, split in SETTINGS:
+        title = f"{privacy(private)}, {split}, best recommended rule"
+        parts.append(f"{title}\n\n{modes_table(found, recommended[private], private, split)}")
+    parts.append(counts(found, recommended))
     return "\n\n".join(parts)
