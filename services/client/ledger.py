@@ -33,7 +33,7 @@ class Ledger(State):
     job_id: str
     epsilon: float
     delta: float
-    announced: PoissonGaussian  # q, sigma and steps of one round
+    announced: PoissonGaussian  # kind, q, sigma and steps of one round
     entries: tuple[Entry, ...] = ()
 
     @property
@@ -62,6 +62,10 @@ def reserve(
         raise Refused("reservation", "repeats an earlier reservation", "reserve afresh for each round")
     if reservation.delta > ledger.delta:
         raise _weaker("delta", reservation.delta, ledger.delta)
+    if asked.kind != announced.kind or asked.l2_sensitivity != announced.l2_sensitivity:
+        raise Refused("reservation", f"{asked.kind} where {announced.kind} was announced", "ask for that")
+    if asked.l2_sensitivity is not None and asked != announced:
+        raise Refused("reservation", "a session adds the noise that was announced", "charge for that")
     if asked.noise_multiplier < announced.noise_multiplier:
         raise _weaker("noise_multiplier", asked.noise_multiplier, announced.noise_multiplier)
     if asked.sampling_rate > announced.sampling_rate:

@@ -21,6 +21,7 @@ class Policy(BaseModel):
     least_noise_multiplier: float = Field(0.0, ge=0)
     allowed_models: tuple[str, ...] = ()
     allowed_secure_protocols: tuple[str, ...] = ("oneshot", "secagg", "mpc3")  # none must be named
+    allowed_noise: tuple[str, ...] = ("local", "divided")  # divided protects by secure aggregation alone
     declared_records: int | None = Field(None, ge=1)  # public; default: counted once, then remembered
 
 
@@ -67,13 +68,14 @@ def check(job: JobSpecification, noise_multiplier: float, policy: Policy) -> Ref
         return _over("privacy.delta", privacy.delta, "at most", policy.largest_delta)
     if noise_multiplier < policy.least_noise_multiplier:
         return _over("noise_multiplier", noise_multiplier, "at least", policy.least_noise_multiplier)
-    if policy.allowed_models and job.model.base not in policy.allowed_models:
-        allowed = ", ".join(policy.allowed_models)
-        return Refused("model.base", f"the owner does not allow {job.model.base}", f"allowed: {allowed}")
-    if job.aggregation.secure not in policy.allowed_secure_protocols:
-        allowed = ", ".join(policy.allowed_secure_protocols) or "nothing"
-        reason = f"the owner does not allow {job.aggregation.secure}"
-        return Refused("aggregation.secure", reason, f"allowed: {allowed}")
+    for field, asked, allowed in (
+        ("model.base", job.model.base, policy.allowed_models or (job.model.base,)),
+        ("aggregation.secure", job.aggregation.secure, policy.allowed_secure_protocols),
+        ("privacy.noise", privacy.noise, policy.allowed_noise),
+    ):
+        if asked not in allowed:
+            names = ", ".join(allowed) or "nothing"
+            return Refused(field, f"the owner does not allow {asked}", f"allowed: {names}")
     return None
 
 

@@ -53,7 +53,8 @@ class TrainingTask:
     Attributes:
         adapter: trainable tensors at the start, float32, by PEFT name.
         mechanism: sampling rate, noise and number of steps; neither more nor less is done.
-        declared_records: the public record count that the mean gradient is divided by (with q).
+        declared_records: the public record count that the mean gradient is divided by (with q); where noise
+            is divided, `weight_cap` where that is more, so that one record moves all clients' sums alike.
         clip_norm: to start with; adaptive clipping moves it from round to round.
     """
 
@@ -73,6 +74,8 @@ class TrainingResult:
 
     Attributes:
         update: new minus old trainable tensors, flattened in layout order, (d,) float32.
+        noised: whether `update` has noise of its own. Where noise is divided it has none: it is for a session
+            that adds some, and for nobody else.
         steps: that ran; all of them.
         clip_norm: at the end.
     """
@@ -81,6 +84,7 @@ class TrainingResult:
     steps: int
     seconds: float
     clip_norm: float
+    noised: bool = True
 
 
 Progress = Callable[[str, int, int], None]  # phase, done, of

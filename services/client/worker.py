@@ -209,6 +209,8 @@ class Worker:
             raise Rejected(f"training gave an update of shape {result.update.shape}, ({dimension},) expected")
         if not 0 <= result.steps <= task.mechanism.steps:
             raise Rejected(f"training ran {result.steps} steps, {task.mechanism.steps} were reserved")
+        if result.noised != (terms.plan.noise is None):
+            raise Rejected("an update needs noise once: of its own, or in a session that adds it")
         self.activity = "encrypting"
         sender = terms.sender(self.desk.client_id)
         with self.infrastructure.telemetry.span("encrypt", round_id=task.round_id):

@@ -128,6 +128,6 @@ async def worker_federation(folder, names, *, holders=(), dimension=300, wrap=la
         yield fed, workers
 
 
-async def adapter_of(fed, event):
+async def adapter_of(fed, event, names=("w.lora_B.weight",)):
     """The flat adapter that a round or a job ended with."""
-    return flatten(from_safetensors(await fed.blobs.get(event.adapter)), ["w.lora_B.weight"])
+    return flatten(from_safetensors(await fed.blobs.get(event.adapter)), names)

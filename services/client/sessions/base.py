@@ -8,8 +8,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from shared.core.randomness import RandomBytes
+from shared.core.secagg import encoding
 from shared.errors import Rejected
-from shared.sessions.terms import SessionTerms
+from shared.sessions.terms import SessionTerms, encoding_of
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,15 @@ class ClientSession(ABC):
     def advance(self, state: bytes, stage: str, payload: bytes, random_bytes: RandomBytes) -> Position:
         """The server tells what a stage needs. Raises: Rejected for what is out of place."""
         raise Rejected(f"protocol {self.terms.plan.protocol} has no stage {stage!r}")
+
+    def integers(self, update: NDArray[np.float32], random_bytes: RandomBytes) -> encoding.Encoded:
+        """(d,) encoded for the session: weighted, or, where noise is divided, with this client's share of it;
+        such an update is scaled already, and there is no way to encode one without.
+
+        Raises: Rejected for an update that cannot be encoded.
+        """
+        weight = 1.0 if self.terms.plan.noise else self.terms.members[self.client_id].weight
+        return encoding.encode(encoding_of(self.terms), update, weight, random_bytes)
 
     @abstractmethod
     def encrypt(self, state: bytes, update: NDArray[np.float32], random_bytes: RandomBytes) -> Encoded:

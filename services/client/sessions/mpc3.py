@@ -5,9 +5,8 @@ from numpy.typing import NDArray
 
 from services.client.sessions.base import ClientSession, Encoded, Position
 from shared.core.randomness import RandomBytes
-from shared.core.secagg.encoding import encode
 from shared.core.secagg.mpc3.client import share
-from shared.sessions.terms import encoding_of, mpc3_terms
+from shared.sessions.terms import mpc3_terms
 
 
 class Shared(ClientSession):
@@ -20,8 +19,7 @@ class Shared(ClientSession):
 
     def encrypt(self, state: bytes, update: NDArray[np.float32], random_bytes: RandomBytes) -> Encoded:
         """As `ClientSession`."""
-        weight = self.terms.members[self.client_id].weight
-        encoded = encode(encoding_of(self.terms), update, weight, random_bytes)
+        encoded = self.integers(update, random_bytes)
         terms = mpc3_terms(self.terms)
         first, *others = share(encoded.values, terms, self.client_id, self.identity, random_bytes)
         return Encoded(first, clipped=encoded.clipped, others=tuple(others))

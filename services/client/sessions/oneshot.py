@@ -6,11 +6,10 @@ from numpy.typing import NDArray
 from services.client.sessions.base import ClientSession, Encoded, Position
 from shared.core.randomness import RandomBytes
 from shared.core.secagg import sealing
-from shared.core.secagg.encoding import encode
 from shared.core.secagg.oneshot import client
 from shared.errors import Rejected
 from shared.sessions import uploads
-from shared.sessions.terms import check_committee, encoding_of, oneshot_terms
+from shared.sessions.terms import check_committee, oneshot_terms
 
 
 class Encrypted(ClientSession):
@@ -24,8 +23,7 @@ class Encrypted(ClientSession):
 
     def encrypt(self, state: bytes, update: NDArray[np.float32], random_bytes: RandomBytes) -> Encoded:
         """As `ClientSession`."""
-        weight = self.terms.members[self.client_id].weight
-        encoded = encode(encoding_of(self.terms), update, weight, random_bytes)
+        encoded = self.integers(update, random_bytes)
         mine = client.Client(oneshot_terms(self.terms), self.client_id)
         mine = client.encrypt(mine, encoded.values, self.identity, random_bytes)
         if mine.upload is None:

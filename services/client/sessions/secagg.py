@@ -5,14 +5,13 @@ from numpy.typing import NDArray
 
 from services.client.sessions.base import ClientSession, Encoded, Position
 from shared.core.randomness import RandomBytes
-from shared.core.secagg.encoding import encode
 from shared.core.secagg.pairwise import client, codec, messages
 from shared.core.secagg.pairwise.client import Member, Phase
 from shared.core.secagg.pairwise.terms import TooFew
 from shared.errors import Rejected
 from shared.events.base import pack, unpack
 from shared.sessions import pairwise as stages
-from shared.sessions.terms import encoding_of, secagg_terms
+from shared.sessions.terms import secagg_terms
 
 
 class Masked(ClientSession):
@@ -55,8 +54,7 @@ class Masked(ClientSession):
         """As `ClientSession`."""
         phase, delivery = self._remembered(state)
         terms = phase.member.terms
-        weight = self.terms.members[self.client_id].weight
-        encoded = encode(encoding_of(self.terms), update, weight, random_bytes)
+        encoded = self.integers(update, random_bytes)
         values = encoded.values.view(np.uint32)  # modulo 2^32
         phase, masked = phase.mask(codec.from_bytes(messages.Delivery, delivery, terms), values)
         return Encoded(codec.to_bytes(masked, terms), _state(phase), encoded.clipped)

@@ -4,6 +4,7 @@ Whatever the rule, one record moves the clipped sum by at most `norm` in L2 over
 """
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -103,6 +104,21 @@ def clipping_for(privacy: Privacy, norm: float, bits_noise_multiplier: float | N
         return AdaptiveClipping(norm, privacy.clip_quantile, bits_noise_multiplier)
     rules = {"fixed": FixedClipping, "per-layer": PerLayerClipping, "automatic": AutomaticClipping}
     return rules[privacy.clipping](norm)
+
+
+def clipped_sums(gradients: Sequence[torch.Tensor], rule: Clipping) -> list[torch.Tensor]:
+    """(*shape) sums over B records of L tensors' gradients (B, *shape), each clipped by the rule; a record
+    whose gradient is not finite counts as zero, and is overwritten by it."""
+    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients])
+    finite = norms.isfinite().all(dim=0)
+    if not bool(finite.all()):
+        for gradient in gradients:
+            gradient[~finite] = 0.0
+        norms = torch.where(finite, norms, 0.0)
+    return [
+        torch.einsum("i,i...", factors, gradient)
+        for gradient, factors in zip(gradients, rule.factors(norms), strict=True)
+    ]
 
 
 def _clipped(norms: torch.Tensor, bound: float) -> torch.Tensor:

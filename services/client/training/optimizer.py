@@ -7,7 +7,7 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
-from services.client.training.clipping import Clipping
+from services.client.training.clipping import Clipping, clipped_sums
 from services.client.training.noise import KeyStream, noised
 
 
@@ -38,17 +38,10 @@ class SecureDPOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no type
         self._stream = stream
 
     def clip_and_accumulate(self) -> None:
-        """Add the micro-batch's clipped gradients; a record whose gradient is not finite counts as zero."""
+        """Add the micro-batch's clipped gradients."""
         parameters: Sequence[nn.Parameter] = self.params
         gradients = [p.grad_sample for p in parameters]  # type: ignore[attr-defined] # Opacus' name
-        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients])
-        finite = norms.isfinite().all(dim=0)
-        if not bool(finite.all()):
-            for gradient in gradients:
-                gradient[~finite] = 0.0
-            norms = torch.where(finite, norms, 0.0)
-        for p, gradient, factors in zip(parameters, gradients, self._clipping.factors(norms), strict=True):
-            clipped = torch.einsum("i,i...", factors, gradient)
+        for p, clipped in zip(parameters, clipped_sums(gradients, self._clipping), strict=True):
             p.summed_grad = clipped if p.summed_grad is None else p.summed_grad + clipped  # type: ignore[attr-defined] # Opacus' name
 
     def add_noise(self) -> None:

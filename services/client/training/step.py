@@ -1,13 +1,17 @@
-"""One DP-SGD step: a Poisson sample, its clipped sum in micro-batches, noise, the optimiser's move."""
+"""One DP-SGD step: a Poisson sample, its clipped sum in micro-batches, noise, the optimiser's move; or the
+sum alone, for a session that adds the noise."""
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from services.client.data.tokens import TokenRecord
 from services.client.trainer import Cancelled
 from services.client.training.adapted_model import AdaptedModel
 from services.client.training.batching import MicroBatch
+from services.client.training.clipping import Clipping, clipped_sums
 from services.client.training.forward import per_record_losses
 from services.client.training.optimizer import SecureDPOptimizer
 from services.client.training.per_record import per_record_gradients
@@ -63,3 +67,27 @@ def private_step(
         optimizer.signal_skip_step(do_skip=False)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+
+def clipped_sum(
+    adapted: AdaptedModel,
+    clipping: Clipping,
+    sample: Sequence[TokenRecord],
+    task: Task,
+    cancelled: Callable[[], bool],
+) -> dict[str, NDArray[np.float64]]:
+    """The sum over the sample of its records' clipped gradients, by trained tensor; **without noise**.
+
+    Raises: Cancelled between micro-batches.
+    """
+    total = {name: np.zeros(tuple(parameter.shape)) for name, parameter in adapted.trained.items()}
+    for batch in adapted.batching.split(sample):
+        if cancelled():
+            raise Cancelled("the round is over")
+        gradients(adapted, batch, task)
+        found = [p.grad_sample for p in adapted.trained.values()]  # type: ignore[attr-defined] # Opacus' name
+        for name, part in zip(total, clipped_sums(found, clipping), strict=True):
+            total[name] += part.detach().cpu().double().numpy()
+    for parameter in adapted.trained.values():
+        parameter.grad_sample = parameter.grad = None  # type: ignore[attr-defined] # Opacus' name
+    return total

@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from services.client.data import Record, TokenCache, TokenRecord, read_records, tokenise
 from services.client.models import default_cache
@@ -20,10 +22,11 @@ from services.client.training.noise import KeyStream
 from services.client.training.optimizer import SecureDPOptimizer
 from services.client.training.sampling import poisson_sample
 from services.client.training.self_test import check_gradients, check_noise
-from services.client.training.step import private_step
+from services.client.training.step import clipped_sum, private_step
 from shared.core.lora import flatten
 from shared.errors import Refused
 from shared.events.ids import JobId
+from shared.job.plan import full_batch, is_divided
 from shared.job.specification import JobSpecification, Training
 
 Span = Callable[..., AbstractContextManager[None]]
@@ -75,6 +78,9 @@ class LoraTrainer:
     def train(self, task: TrainingTask, progress: Progress, cancelled: Callable[[], bool]) -> TrainingResult:
         """See the port."""
         job, mechanism = task.specification, task.mechanism
+        expected = "poisson-skellam" if is_divided(job) else "poisson-gaussian"
+        if mechanism.kind != expected:
+            raise Refused("reservation", f"the job trains with {expected}", "reserve what it announced")
         if (task.job_id, task.data) not in self._data:  # this process has started since
             self.prepare(task.job_id, job, task.data, progress)
         records = self._data[task.job_id, task.data]
@@ -83,6 +89,14 @@ class LoraTrainer:
             adapted = self._model(job)
             adapted.load(task.adapter)
             stream = KeyStream()
+            if is_divided(job):
+                progress("training", 0, 1)
+                chosen = poisson_sample(len(records), mechanism.sampling_rate, stream)
+                with self._span("train", steps=1):
+                    update = _sum(task, adapted, [records[index] for index in chosen], cancelled)
+                progress("training", 1, 1)
+                seconds = time.monotonic() - started_s
+                return TrainingResult(update, 1, seconds, job.privacy.clip_norm, noised=False)
             clipping = clipping_for(job.privacy, task.clip_norm, mechanism.bits_noise_multiplier)
             optimizer = SecureDPOptimizer(
                 local_optimizer(job.training, list(adapted.trained.values())),
@@ -128,6 +142,22 @@ class LoraTrainer:
             _MODELS.clear()  # one at a time: a base model is most of a machine's memory
             _MODELS[key] = build(job, self._cache, self._device, self._budget)
         return _MODELS[key]
+
+
+def _sum(
+    task: TrainingTask, adapted: AdaptedModel, sample: Sequence[TokenRecord], cancelled: Callable[[], bool]
+) -> NDArray[np.float32]:
+    """(d,): one step of SGD without its noise, scaled so that clients' weights, which are their declared
+    records over `weight_cap`, make of all sums one gradient over all records."""
+    job, mechanism = task.specification, task.mechanism
+    if mechanism.steps != 1:
+        raise Refused("reservation.steps", f"{mechanism.steps} steps without noise", "reserve one")
+    clipping = clipping_for(job.privacy, job.privacy.clip_norm, None)
+    total = clipped_sum(adapted, clipping, sample, job.model.task, cancelled)
+    batch = max(full_batch(job), mechanism.sampling_rate * task.declared_records)
+    factor = -job.training.learning_rate / batch
+    scaled = {name: (factor * part).astype(np.float32) for name, part in total.items()}
+    return flatten(scaled, [tensor.name for tensor in adapted.layout.trainable])
 
 
 def local_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
