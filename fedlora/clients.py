@@ -70,7 +70,7 @@ def remark(one: dict[str, Any]) -> str:
         return str(one["spared"])
     if last is not None and last["to"] == "reinstated":
         return f"reinstated by {last['by']}: {last['reason']}"
-    return f"last left out: {one['last_finding']}" if one["last_finding"] else ""
+    return f"the last time: {one['last_finding']}" if one["last_finding"] else ""
 
 
 def _stated(reason: str) -> str:

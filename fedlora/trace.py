@@ -15,6 +15,7 @@ from shared.adapters.telemetry.span_file import SpanRecord, read_spans
 from shared.errors import Refused
 
 BAR_CELLS = 40
+SHOWN_CLIENTS = 12
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -54,7 +55,16 @@ class Trace:
         line = f"{len(self.spans)} spans of {services} services, "
         line += "one root" if len(self.roots) == 1 else f"{len(self.roots)} roots"
         line += ", no orphan" if not self.orphans else f", {len(self.orphans)} orphans"
-        return line + (f", {self.dangling} unresolved links" if self.dangling else "")
+        return line + (f", {self.dangling} unresolved links" if self.dangling else "") + self._judged()
+
+    def _judged(self) -> str:
+        """Whom the round's rule left out, as its root span says."""
+        said = self.roots[0].attributes if self.roots else {}
+        names = said.get("fedlora.left_out", ())
+        if not names:
+            return ""
+        more = f" and {len(names) - SHOWN_CLIENTS} more" if len(names) > SHOWN_CLIENTS else ""
+        return f"; {said.get('fedlora.rule')} left out {', '.join(names[:SHOWN_CLIENTS])}{more}"
 
 
 def assemble(spans: Iterable[SpanRecord], elsewhere: Iterable[SpanRecord] = ()) -> Trace:

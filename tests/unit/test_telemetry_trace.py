@@ -93,6 +93,17 @@ def test_the_json_form_keeps_order_depth_and_verdict(tmp_path):
     ]
 
 
+def test_the_verdict_names_whom_the_rule_left_out(tmp_path):
+    said = {"fedlora.rule": "krum", "fedlora.left_out": [f"c{number}" for number in range(14)]}
+    path = write(tmp_path / "traces.jsonl", [span(1, attributes=said)])
+    names = ", ".join(f"c{number}" for number in range(12))
+    assert trace.load(path, "job-1-r1").verdict().endswith(f"no orphan; krum left out {names} and 2 more")
+    quiet = write(
+        tmp_path / "quiet.jsonl", [span(1, attributes={"fedlora.rule": "krum", "fedlora.left_out": []})]
+    )
+    assert "krum" not in trace.load(quiet, "job-1-r1").verdict()
+
+
 def test_an_unknown_round_is_refused_with_those_that_exist(tmp_path):
     with pytest.raises(Refused, match="job-1-r1"):
         trace.load(write(tmp_path / "spans", ROUND), "job-9-r9")
