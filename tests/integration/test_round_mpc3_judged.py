@@ -130,6 +130,7 @@ async def test_far_too_long_updates_are_found_by_name_and_no_longer_expected_of_
     assert {item.client_id: item.reason for item in event.left_out} == dict.fromkeys(
         (first, second), TOO_LONG
     )
+    assert all(item.sent_wrong for item in event.left_out)
 
 
 async def test_a_zero_update_is_left_out_by_name(tmp_path, monkeypatch):

@@ -93,9 +93,11 @@ class Asking:
 
     async def sum(self, links: Links, signatures: Bytes, selection: Selection) -> Aggregate:
         """Sign one selection, all three, and open its sum."""
-        own = await asyncio.to_thread(self.side.choose, selection)
         body = {"signatures": signatures, "selection": selection.to_bytes()}
-        chosen = await self._both(links, "choose", body) | {0: own}
+        own, chosen = await asyncio.gather(
+            asyncio.to_thread(self.side.choose, selection), self._both(links, "choose", body)
+        )
+        chosen[0] = own
         releases = await self._both(links, "release", {"signatures": chosen})
         return await asyncio.to_thread(self.side.open, chosen, releases)
 

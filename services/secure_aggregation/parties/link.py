@@ -132,6 +132,8 @@ async def serving(
             if sender is None:
                 log.warning("a stranger asked", party=index)
                 return
+            # Asyncio sets this only where a socket was made with a protocol number, as a bound one is not.
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while (request := await _next(reader)) is not None:
                 kind, body = request
                 await _send(writer, await _answered(serve, sender, str(kind), body))
@@ -193,8 +195,7 @@ def _sender(writer: asyncio.StreamWriter, index: int) -> int | None:
 
 async def _send(writer: asyncio.StreamWriter, value: Any) -> None:  # noqa: ANN401 - msgpack
     content = pack(value)
-    writer.write(len(content).to_bytes(LENGTH_BYTES, "big"))
-    writer.write(content)
+    writer.writelines((len(content).to_bytes(LENGTH_BYTES, "big"), content))
     await writer.drain()
 
 

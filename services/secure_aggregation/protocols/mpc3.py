@@ -109,8 +109,8 @@ class Shared(Running):
         """As `Running`."""
         if session.stage == UPLOAD:
             return None if self._opened else self._persistent(self._open, session)
-        if self.uploads != set(session.decided[UPLOAD]) or self._failure:
-            return None
+        if self._failure or not set(session.decided[UPLOAD]) <= self.uploads | session.refused.keys():
+            return None  # uploads are being delivered again
         if session.stage == PARTIES and not self._compared:
             return self._persistent(self._compare, session)
         if session.stage == OPENING and self._aggregate is None:
