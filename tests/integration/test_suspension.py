@@ -166,6 +166,26 @@ async def test_a_person_may_suspend_one_too_many_and_the_job_waits_in_sight_of_a
         assert cohorts(fed)[2] == set(cohort.names)
 
 
+async def test_who_spoils_every_group_it_is_put_into_is_told_from_those_beside_it(tmp_path):
+    print(f"seed {SEED}")
+    cohort = Cohort(SEED, [*clients(11), "a-bad-one"], 1)
+    # Of 6 groups one is left out: p = 1/6 for each of three rounds.
+    job = judged("multi-krum", 1, 10, group_size=2, suspend_at=3.8, rounds={"count": 4})
+    async with federation(tmp_path, cohort.names, **cohort.options()) as fed:
+        await fed.submit(job)
+        (ended,) = await fed.until(JobEnded)
+        assert ended.outcome == "completed", ended.reason
+    (suspended,) = fed.of(ClientSuspended)
+    assert suspended.client_id == "a-bad-one"
+    assert suspended.standing.score == pytest.approx(15**0.5)
+    for event in fed.of(RoundCompleted)[:3]:
+        (out,) = [group for group in event.groups.values() if "a-bad-one" in group]
+        assert {client for client, weight in event.weights.items() if not weight} == set(out)
+        assert {finding.subject for finding in event.findings if not finding.weight} <= event.groups.keys()
+        assert sorted(client for group in event.groups.values() for client in group) == sorted(cohort.names)
+    assert "a-bad-one" not in cohorts(fed)[4]
+
+
 @pytest.mark.parametrize("what", ["suspend", "reinstate"])
 async def test_a_job_or_client_that_is_not_there_is_said_and_nothing_is_asked(tmp_path, what):
     async with observed(tmp_path, Cohort(SEED, clients(1))) as (fed, url):
