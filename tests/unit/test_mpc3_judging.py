@@ -1,6 +1,8 @@
 """Three parties that judge: what passes between them, what they say again, and what ends a session."""
 
-from contextlib import AsyncExitStack
+import asyncio
+import threading
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +22,7 @@ from tests.sessions_at_work import DEADLINE
 
 RULE = RulePlan(name="multi-krum", single=True)
 JUDGED = terms_of(plan=TERMS.plan.model_copy(update={"rule": RULE}))
+STEP = 8.0 / (2**15 - 1)  # of the sessions' encoding
 UPDATES = dict(zip(NAMES, np.random.default_rng(5).normal(size=(3, 40)).astype(np.float32), strict=True))
 
 
@@ -111,11 +114,10 @@ async def test_three_parties_find_the_gram_matrix_and_one_sum(three):
     signatures = await three.checked()
     assert three.side.flagged == three.of(1).flagged == three.of(2).flagged == frozenset()
     gram = await three.asking.gram(three.wires[0])
-    step = 8.0 / (2**15 - 1)  # of the sessions' encoding
     rows = np.array([UPDATES[name] for name in NAMES], np.float64)
-    assert np.abs(gram * step**2 - rows @ rows.T).max() < 1e-2
+    assert np.abs(gram * STEP**2 - rows @ rows.T).max() < 1e-2
     aggregate = await three.asking.sum(three.wires[0], signatures, three.side.everyone())
-    assert np.abs(aggregate.values * step - rows.sum(axis=0)).max() < 3 * step
+    assert np.abs(aggregate.values * STEP - rows.sum(axis=0)).max() < 3 * STEP
 
 
 async def test_party_0_is_told_neither_party_2s_key_nor_its_messages_to_party_1(three):
@@ -272,6 +274,24 @@ async def test_a_party_signs_no_selection_that_shows_one_update(three):
     for party in (1, 2):
         with pytest.raises(Rejected, match="a sum of 1 is not opened"):
             await three.ask(party, "choose", signatures=signatures, selection=lone.to_bytes())
+
+
+async def test_a_request_that_comes_again_while_it_is_worked_on_adds_no_update_twice(three, monkeypatch):
+    signatures = await three.checked()
+    both, correct = threading.Barrier(2), opening.correct
+
+    def met(*args):
+        with suppress(threading.BrokenBarrierError):  # one alone waits in vain, as it should
+            both.wait(0.2)
+        return correct(*args)
+
+    monkeypatch.setattr(opening, "correct", met)
+    selection = opening.Selection(three.side.survivors_digest, 2, (2, 2, 1))
+    body = {"signatures": signatures, "selection": selection.to_bytes()}
+    await asyncio.gather(*(three.ask(party, "choose", **body) for party in (1, 1, 2, 2)))
+    aggregate = await three.asking.sum(three.wires[0], signatures, selection)
+    expected = np.array([2, 2, 1]) @ np.array([UPDATES[name] for name in NAMES], np.float64)
+    assert np.abs(aggregate.values * STEP - expected).max() < 5 * STEP
 
 
 def test_terms_that_judge_have_a_norm_bound_that_every_honest_update_is_within():

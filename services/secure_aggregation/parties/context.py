@@ -25,15 +25,13 @@ async def _unbuilt(work: Work) -> None:
 
 @dataclass
 class Place:
-    """One session. `arrived` is notified at each upload that was taken in or refused; one thread at a time
-    chooses and releases."""
+    """One session. `arrived` is notified at each upload that was taken in or refused."""
 
     terms: SessionTerms
     side: Side
     pieces: Pieces = field(default_factory=Pieces)
     refused: dict[str, str] = field(default_factory=dict)
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
-    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """One party's side of one session in memory: every step may be repeated and then says the same."""
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -55,6 +56,7 @@ class Side:
         self._sums = None if self.judging else accumulator.empty(terms, NO_SECRETS)
         self._payloads: dict[str, bytes] = {}
         self._waiting: dict[str, bytes] = {}
+        self._summing = threading.Lock()  # a request that comes again may find its first thread at work
 
     @property
     def judging(self) -> bool:
@@ -138,8 +140,9 @@ class Side:
         """
         if self.allowed is not None and self.clients != frozenset(self.allowed):
             raise Unavailable("held uploads are being delivered again")
-        self._party = party.close(self._party, self._held)
-        self.allowed = tuple(sorted(self.clients))
+        if not self.closed:
+            self._party = party.close(self._party, self._held)
+            self.allowed = tuple(sorted(self.clients))
         return party.holdings(self._party).to_bytes()
 
     def agree(self, others: Mapping[int, bytes]) -> None:
@@ -155,9 +158,10 @@ class Side:
         return sealing.sign(self._signing, self._party.survivors.message())
 
     def freeze(self, signatures: Mapping[int, bytes]) -> None:
-        """Fix what all three signed. Raises: Unavailable before `agree`; Rejected as `party.freeze`."""
+        """Fix what all three signed, once. Raises: Unavailable before `agree`; Rejected as `party.freeze`."""
         self.sign_survivors()
-        self._party = party.freeze(self._party, signatures)
+        if not self._party.frozen:
+            self._party = party.freeze(self._party, signatures)
 
     def begin_check(self) -> Layers:
         """Begin the norm check, once; its caller made that durable. Raises: Rejected before `freeze`."""
@@ -205,24 +209,27 @@ class Side:
 
         Raises: Rejected as `opening.choose`.
         """
-        self._party = opening.choose(self._party, self._held, selection)
-        for client in tuple(self._party.pending):
-            self._party = opening.correct(self._party, self._held, client, self._payloads[client])
-        self._payloads.clear()
+        with self._summing:
+            self._party = opening.choose(self._party, self._held, selection)
+            for client in tuple(self._party.pending):
+                self._party = opening.correct(self._party, self._held, client, self._payloads[client])
+            self._payloads.clear()
         return sealing.sign(self._signing, selection.message())
 
     def release(self, signatures: Mapping[int, bytes], opener: int) -> bytes:
         """What the opener lacks. Raises: Unavailable before `choose`; Rejected as `opening.release`."""
-        if self._party.selection is None:
-            raise Unavailable("no selection is signed yet")
-        return opening.release(self._party, self._held, signatures, opener).to_bytes()
+        with self._summing:
+            if self._party.selection is None:
+                raise Unavailable("no selection is signed yet")
+            return opening.release(self._party, self._held, signatures, opener).to_bytes()
 
     def open(self, signatures: Mapping[int, bytes], releases: Mapping[int, bytes]) -> Aggregate:
         """The sum. Raises: Rejected as `opening.open_sum`."""
         given = {
             index: release_from_bytes(content, self.terms.dimension) for index, content in releases.items()
         }
-        return opening.open_sum(self._party, self._held, signatures, given)
+        with self._summing:
+            return opening.open_sum(self._party, self._held, signatures, given)
 
     @property
     def _held(self) -> Accumulator:
