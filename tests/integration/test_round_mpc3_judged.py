@@ -200,6 +200,21 @@ async def test_a_party_that_restarts_after_the_norm_check_signs_the_same_selecti
     assert np.linalg.norm(update - expected) <= ROUNDING * np.linalg.norm(expected)
 
 
+async def test_after_a_restart_party_0_draws_the_same_buckets(tmp_path, monkeypatch):
+    """The other two have signed a selection already: for other buckets the round would fail."""
+    cohort = Shared(12, 1, monkeypatch)
+    job = shared_job("geometric-median", 1, 12, mixing=Mix.BUCKETS)
+    async with stopped_at(tmp_path, cohort, job, monkeypatch, kind="release") as (fed, go):
+        await fed.restart(SERVICES[0])
+        go.set()
+        (event,) = await fed.until(UpdateAggregated, timeout_s=30)
+        update = await update_in(fed, event)
+    weights = np.array([event.weights[name] for name in cohort.names])
+    expected = weights @ cohort.clipped(job)
+    assert sorted(np.unique(weights, return_counts=True)[1]) == [2] * 6
+    assert np.linalg.norm(update - expected) <= ROUNDING * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize("party", [0, 1, 2])
 async def test_a_party_that_loses_its_memory_in_the_norm_check_ends_the_session(tmp_path, monkeypatch, party):
     cohort = Shared(10, 2, monkeypatch)

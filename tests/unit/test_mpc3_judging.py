@@ -11,11 +11,14 @@ import pytest
 from services.secure_aggregation.parties.asking import Asking
 from services.secure_aggregation.parties.context import Custody
 from services.secure_aggregation.parties.requests import serve
+from services.secure_aggregation.protocols.mpc3 import Shared
+from services.secure_aggregation.state import Session
 from shared.adapters.database import open_units
+from shared.adapters.no_telemetry import NoTelemetry
 from shared.core.secagg.mpc3 import opening
 from shared.errors import Refused, Rejected, Unavailable
 from shared.events.base import pack, unpack
-from shared.events.values import RulePlan
+from shared.events.values import BlobRef, RulePlan
 from shared.sessions.terms import mpc3_terms
 from tests.mpc3_party_at_work import KEY, NAMES, TERMS, StandingClock, keys_of, payloads_of, side_of, terms_of
 from tests.sessions_at_work import DEADLINE
@@ -303,3 +306,36 @@ def test_terms_that_judge_have_a_norm_bound_that_every_honest_update_is_within()
     assert mpc3_terms(TERMS).norm_bound is None
     with pytest.raises(Refused, match="3000000 values in a sketch of 1024"):
         mpc3_terms(terms_of(plan=plan, dimension=3_000_000))
+
+
+class Spans(NoTelemetry):
+    def __init__(self):
+        self.names = []
+
+    def span(self, name, **attributes):
+        assert set(attributes) == {"group_id"}
+        self.names.append(name)
+        return super().span(name)
+
+
+async def test_the_trace_shows_each_step_and_the_result_says_what_each_update_counts(three):
+    running, spans = Shared(JUDGED, keys_of(0)), Spans()
+    session = Session(
+        job_id=KEY[0], round_id=KEY[1], group_id=KEY[2], protocol="mpc3", deadline=DEADLINE,
+        terms=BlobRef(sha256="0" * 64, size_bytes=1), stage="upload",
+    )  # fmt: skip
+    for name in NAMES:
+        running.take_upload(session, name, three.payload(name, 0))
+    await running.talk(session)(three.wires[0], spans)
+    await three.opened()
+    step = None
+    while session.open:
+        step = running.step(session, (), waited=False)
+        session = session.replace(stage=step.stage, decided={**session.decided, session.stage: step.decided})
+        if session.open:
+            await running.talk(session)(three.wires[0], spans)
+    assert spans.names == ["norm check", "gram matrix", "weigh", "open sum"]
+    judgement = step.outcome.judgement
+    assert judgement.weights == pytest.approx(dict.fromkeys(NAMES, 1 / 3))
+    expected = sum(UPDATES[name].astype(np.float64) for name in NAMES) / 3
+    assert np.abs(step.outcome.total - expected).max() < STEP
