@@ -17,14 +17,15 @@ from shared.core.privacy import (
     AdaptiveClipping,
     Mechanism,
     NoiseNotFound,
+    Skellam,
     epsilon_curve,
-    noise_multiplier_for,
     rounds_left,
 )
+from shared.core.privacy.statements import share_alone
 from shared.errors import Refused
 from shared.events.values import PoissonGaussian
 from shared.job.loading import JobFileError, Problem, load_job
-from shared.job.plan import planned_noise, planned_steps
+from shared.job.plan import honest_survivors, least_planned_noise, planned_noise, planned_steps
 from shared.job.refusals import refusals
 from shared.job.specification import JobSpecification
 
@@ -60,6 +61,7 @@ class Plan:
         nearby: the job as it is first.
         records: the smallest record count of a client, if it was given.
         refused: what makes the job impossible for that many records.
+        shares: honest survivors that noise is divided over; None where each client's is its own.
     """
 
     job: JobSpecification
@@ -69,6 +71,15 @@ class Plan:
     nearby: tuple[Nearby, ...]
     records: int | None
     refused: tuple[Refused, ...]
+    shares: int | None = None
+
+    @property
+    def alone(self) -> float | None:
+        """Epsilon of the plan by one client's share of divided noise, where secure aggregation fails."""
+        if self.shares is None:
+            return None
+        whole = replace(self.a_round, steps=self.a_round.steps * self.job.rounds.count)
+        return share_alone(whole, self.shares, self.job.privacy.delta)
 
     @property
     def spent(self) -> dict[str, float]:
@@ -125,24 +136,31 @@ def plan_of(job: JobSpecification, records: int | None = None) -> Plan:
         nearby=tuple(nearby(job)),
         records=records,
         refused=refusals(job, records),
+        shares=honest_survivors(job) if isinstance(a_round, Skellam) else None,
     )
 
 
 def nearby(job: JobSpecification) -> Iterator[Nearby]:
     """The job as it is, then one setting at a time: half or twice the rate, a fifth or a half fewer."""
     rate, steps, count = job.privacy.sampling_rate, job.training.local_steps, job.rounds.count
-    least = noise_multiplier_for(job.privacy.epsilon, job.privacy.delta, rate, planned_steps(job))
+    least = least_planned_noise(job)
     yield Nearby("", 0, least, 1.0)
-    for setting, value, moved_rate, total_steps in (
-        *(("privacy.sampling_rate", new, new, planned_steps(job)) for new in _rates(rate)),
-        *(("rounds.count", new, rate, steps * new) for new in _fewer(count)),
-        *(("training.local_steps", new, rate, new * count) for new in _fewer(steps)),
+    for setting, value in (
+        *(("privacy.sampling_rate", new) for new in _rates(rate)),
+        *(("rounds.count", new) for new in _fewer(count)),
+        *(("training.local_steps", new) for new in _fewer(steps)),
     ):
+        moved = _moved(job, setting, value)
         try:
-            noise = noise_multiplier_for(job.privacy.epsilon, job.privacy.delta, moved_rate, total_steps)
+            noise = least_planned_noise(moved)
         except NoiseNotFound:
             continue
-        yield Nearby(setting, value, noise, (noise / moved_rate) / (least / rate))
+        yield Nearby(setting, value, noise, (noise / moved.privacy.sampling_rate) / (least / rate))
+
+
+def _moved(job: JobSpecification, setting: str, value: float) -> JobSpecification:
+    block, name = setting.split(".")
+    return job.model_copy(update={block: getattr(job, block).model_copy(update={name: value})})
 
 
 def _rates(rate: float) -> list[float]:
@@ -174,6 +192,9 @@ def as_tree(found: Plan) -> dict[str, Any]:
         "delta": job.privacy.delta,
         "epsilon_limit": job.privacy.epsilon,
         "noise_multiplier": found.a_round.noise_multiplier,
+        "noise": job.privacy.noise,
+        "honest_survivors": found.shares,
+        "epsilon_by_one_share": found.alone if found.alone is None or math.isfinite(found.alone) else None,
         "least_noise_multiplier": found.nearby[0].noise_multiplier,
         "epsilon": _finite(found.spent),
         "curve": [{"rounds": rounds, **_finite(spent)} for rounds, spent in found.curve],
@@ -200,10 +221,15 @@ def _say(found: Plan) -> None:
     say(f"noise multiplier {found.a_round.noise_multiplier:g} ({why})")
     if isinstance(found.a_round, AdaptiveClipping):
         say(f"  of the gradients alone {found.a_round.gradient_noise_multiplier:.4f}: clipping bits share it")
+    _say_divided(found)
     spent = found.spent
-    say(
-        f"epsilon {spent['pld']:.3f} by PLD, which decides; {spent['rdp']:.3f} by RDP, the looser cross-check"
-    )
+    if found.shares:
+        say(f"epsilon {spent['rdp']:.3f} by RDP, which decides: noise on integers has no PLD here")
+    else:
+        say(
+            f"epsilon {spent['pld']:.3f} by PLD, which decides; {spent['rdp']:.3f} by RDP, the looser "
+            "cross-check"
+        )
     say(f"more rounds that fit at this noise: {found.more_rounds}")
     if found.expected_batch is not None:
         say(f"expected batch {privacy.sampling_rate:g} x {found.records} records = {found.expected_batch:g}")
@@ -215,15 +241,30 @@ def _say(found: Plan) -> None:
     _say_nearby(found)
 
 
+def _say_divided(found: Plan) -> None:
+    """What each client adds, and what is left of the guarantee when secure aggregation fails."""
+    if not found.shares:
+        return
+    own = found.a_round.noise_multiplier / math.sqrt(found.shares)
+    say(
+        f"  of a sum over clients, after rounding; each adds 1/{found.shares} of its variance, and counts on "
+        f"{found.shares} that keep to the protocol"
+    )
+    say(f"  if secure aggregation fails, its own {own:.4g} is all: epsilon {found.alone:.3f}")
+
+
 def _say_curve(found: Plan) -> None:
     limit = found.job.privacy.epsilon
     top = max(
         [limit, *(value for _, spent in found.curve for value in spent.values() if math.isfinite(value))]
     )
-    rows = table("rounds", "epsilon (PLD)", "epsilon (RDP)", f"# PLD  - RDP  | {limit:g} is allowed")
+    names = SHOWN[1:] if found.shares else SHOWN
+    drawn_as = "  ".join(f"{mark} {name.upper()}" for mark, name in zip("#-", names, strict=False))
+    heads = (f"epsilon ({name.upper()})" for name in names)
+    rows = table("rounds", *heads, f"{drawn_as}  | {limit:g} is allowed")
     for rounds, spent in found.curve:
         bar = _bar(spent["pld"] / top, spent["rdp"] / top, limit / top)
-        rows.add_row(str(rounds), f"{spent['pld']:.3f}", f"{spent['rdp']:.3f}", bar)
+        rows.add_row(str(rounds), *(f"{spent[name]:.3f}" for name in names), bar)
     out.print(rows)
 
 

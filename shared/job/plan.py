@@ -72,6 +72,13 @@ def honest_survivors(specification: JobSpecification) -> int:
     return fewest_in_a_sum(specification) - specification.aggregation.malicious - 1
 
 
+def noise_on_sum(specification: JobSpecification) -> float:
+    """Standard deviation of the noise on the sum of a round's clients, over the clip norm."""
+    clients = specification.rounds.clients_per_round or specification.rounds.min_clients
+    shares = honest_survivors(specification) if is_divided(specification) else 1
+    return planned_noise(specification) * math.sqrt(clients / shares)
+
+
 def divided_noise(specification: JobSpecification, noise_multiplier: float) -> "DividedNoise":
     """How one sum's noise is divided; in the units of an update: one record moves one by the learning rate x
     clip norm / expected batch of a client with `weight_cap` records."""

@@ -8,9 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from shared.core.privacy import Mechanism, accountants
+from shared.core.privacy import Mechanism, Skellam, accountants
 from shared.core.privacy.accountants.reference import epsilon
 from shared.core.privacy.ledger import GENESIS_SHA256, LedgerLine, export
+from shared.events.values import PoissonGaussian
 from tests.accountant_at_work import ROUND, START, Accountant, report, request
 from tests.command_line import fedlora
 
@@ -181,3 +182,34 @@ def test_a_ledger_of_nothing_is_whole(verified):
     code, out, _ = verified(b"")
     assert code == 0
     assert "0 entries, chain intact" in out
+
+
+INTEGERS = PoissonGaussian(
+    kind="poisson-skellam", sampling_rate=0.1, noise_multiplier=1.0, l2_sensitivity=2000.0, steps=1
+)
+
+
+async def write_integers(folder):
+    """Three rounds of divided noise, of which one is not used."""
+    accountant = await Accountant.open(f"sqlite+aiosqlite:///{folder}/accountant.db")
+    for number, used in ((1, 1), (2, 0), (3, 1)):
+        await accountant.handle(request(number, clients=("a",), mechanism=INTEGERS))
+        await accountant.handle(report(number, "a", steps=used))
+    written = await accountant.export()
+    await accountant.units.close()
+    return written
+
+
+def test_noise_on_integers_is_recomputed_from_its_own_lines(tmp_path, verified):
+    written = asyncio.run(write_integers(tmp_path))
+    code, out, err = verified(written, "--json")
+    assert (code, err) == (0, "")
+    [row] = json.loads(out)["epsilon"]
+    spent = [Skellam.of_any_dimension(0.1, 1.0, 2, 2000.0)]
+    assert row["epsilon"] == pytest.approx(epsilon(spent, DELTA), abs=1e-9)
+    assert epsilon(spent, DELTA) > epsilon([Mechanism(0.1, 1.0, 2)], DELTA)
+    bodies = [dict(line.body) for line in lines_of(written)]
+    bodies[0]["mechanism"] = {**bodies[0]["mechanism"], "kind": "poisson-gaussian"}
+    code, _, err = verified(chained(bodies))
+    assert code == 1
+    assert "no mechanism 'poisson-gaussian'" in err

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
-from shared.core.privacy import AdaptiveClipping, Mechanism, epsilon
-from shared.core.privacy.statements import Terms, statement
+import pytest
+
+from shared.core.privacy import AdaptiveClipping, Mechanism, Skellam, epsilon
+from shared.core.privacy.statements import Terms, share_alone, statement
 
 TERMS = Terms(
     a_round=Mechanism(0.1, 0.75, 8), clip_norm=1.5, epsilon_limit=8.0, delta=1e-5, rounds_planned=3,
@@ -48,3 +50,38 @@ def test_adaptive_clipping_is_stated_with_the_noise_of_each_of_its_two_releases(
 
 def test_no_statement_calls_fixed_clipping_adaptive():
     assert "follows the noisy share" not in statement(TERMS).formal
+
+
+DIVIDED = replace(
+    TERMS, a_round=Skellam.of_any_dimension(0.1, 1.5, 1, 2000.0), secure_aggregation="secagg", shares=4
+)
+
+
+def test_divided_noise_is_stated_with_what_it_rests_on_and_what_is_left_without():
+    said = statement(DIVIDED)
+    alone = epsilon([Skellam.of_any_dimension(0.1, 0.75, 3, 2000.0)], 1e-5)
+    assert share_alone(DIVIDED.plan, 4, 1e-5) == alone
+    rounded = f"{-(-alone * 1000 // 1) / 1000:.3f}"
+    for wanted in (
+        "rests on secure aggregation", "at least 4 clients of each sum, not counting any that look",
+        f"its own part alone, which keeps epsilon at {rounded}",
+    ):  # fmt: skip
+        assert wanted in said.plain
+    assert "the guarantee does not rest on that" not in said.plain
+    for wanted in (
+        "Secure aggregation: secagg, on which this bound relies", "at least 4 honest survivors", rounded,
+        "Skellam noise of 1.5 times what a record moves them by in L2 after rounding, at least 2000 steps",
+        "1/4 of its variance", "RDP (the plan of 3 rounds", "every sum and adapter",
+    ):  # fmt: skip
+        assert wanted in said.formal
+    assert "PLD (" not in said.formal
+
+
+def test_a_share_that_protects_nothing_is_called_that():
+    many = replace(DIVIDED, shares=400)
+    assert "by its own part alone, which is no protection." in statement(many).plain
+
+
+def test_divided_noise_is_never_stated_for_updates_that_are_opened():
+    with pytest.raises(ValueError, match="protects a sum"):
+        replace(DIVIDED, secure_aggregation="none")

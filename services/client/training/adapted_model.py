@@ -1,6 +1,5 @@
 """A base model with a LoRA adapter: built from a job, its tensors by name, its linear layers to train."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from services.client.training.targets import HEADS, target_modules
 from shared.core.lora import automatic_rank, initial_tensor
 from shared.errors import Refused
 from shared.events.values import Layout, TensorSpec
-from shared.job.plan import planned_noise, planned_steps
+from shared.job.plan import noise_on_sum, planned_steps
 from shared.job.specification import JobSpecification, Task
 
 
@@ -117,12 +116,11 @@ def _rank(base: nn.Module, targets: Sequence[str], job: JobSpecification) -> int
     """The job's, or by the public rule: every client finds the same."""
     if job.lora.rank != "auto":
         return job.lora.rank
-    clients = job.rounds.clients_per_round or job.rounds.min_clients
     outputs = sum(_outputs(base.get_submodule(name)) for name in targets)
     return automatic_rank(
         records=job.privacy.sampling_rate * (job.lora.records or 0),
         steps=planned_steps(job),
-        noise=planned_noise(job) * math.sqrt(clients),
+        noise=noise_on_sum(job),
         outputs=outputs,
         scale=job.lora.rank_scale,
     )

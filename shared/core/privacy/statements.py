@@ -1,10 +1,13 @@
 """A job's guarantee in words: one paragraph for people, one in formal terms."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from shared.core.privacy.accountants import epsilon
-from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism
+from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism, Skellam
+
+WORTHLESS = 50.0  # an epsilon from here on is called no protection
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,10 @@ class Terms:
         epsilon_limit, delta: of the job, enforced before each round for each client.
         rounds_planned, rounds_completed: counts.
         secure_aggregation: "none" when the aggregator opens each client's update.
-        spent: epsilon of each client so far, by PLD, from the ledger.
+        spent: epsilon of each client so far, by PLD, or by RDP where noise is on integers, from the ledger.
+        shares: honest survivors that noise is divided over, at the least; 1 where each client's is its own.
+
+    Raises: ValueError for a mechanism on integers whose sum nobody sums in secret.
     """
 
     a_round: Mechanism
@@ -28,6 +34,32 @@ class Terms:
     rounds_completed: int
     secure_aggregation: str
     spent: Mapping[str, float]
+    shares: int = 1
+
+    def __post_init__(self) -> None:
+        if self.divided and self.secure_aggregation == "none":
+            raise ValueError("divided noise protects a sum, and here each update is opened")
+
+    @property
+    def divided(self) -> bool:
+        """Whether only a sum has noise enough."""
+        return isinstance(self.a_round, Skellam)
+
+    @property
+    def plan(self) -> Mechanism:
+        """All rounds together."""
+        return replace(self.a_round, steps=self.a_round.steps * self.rounds_planned)
+
+    @property
+    def alone(self) -> float:
+        """Epsilon of the whole plan against who opens a client's every upload."""
+        return share_alone(self.plan, self.shares, self.delta)
+
+
+def share_alone(plan: Mechanism, shares: int, delta: float) -> float:
+    """Epsilon of a plan when one client's share is all the noise there is: 1 / sqrt(shares) of it."""
+    own = replace(plan, noise_multiplier=plan.noise_multiplier / math.sqrt(shares))
+    return epsilon([own], delta)
 
 
 @dataclass(frozen=True)
@@ -50,13 +82,7 @@ def _plain(terms: Terms) -> str:
         if terms.spent
         else "Nothing has been spent yet."
     )
-    opened = (
-        "The aggregator sees each client's noisy update on its own, and that is enough: the noise is added "
-        "by the client, before anything leaves it."
-        if terms.secure_aggregation == "none"
-        else "Updates are summed under encryption, but the guarantee does not rest on that: the noise is "
-        "added by the client, before anything leaves it."
-    )
+    opened = _rests_on_the_sum(terms) if terms.divided else _rests_on_the_client(terms)
     return (
         "Whether any one record was among a client's records changes what can be concluded from the trained "
         f"adapter, or from anything sent while training, by a bounded amount: epsilon of at most "
@@ -66,33 +92,86 @@ def _plain(terms: Terms) -> str:
     )
 
 
-def _formal(terms: Terms) -> str:
-    a_round = terms.a_round
-    plan = [replace(a_round, steps=a_round.steps * terms.rounds_planned)]
-    pld, rdp = epsilon(plan, terms.delta), epsilon(plan, terms.delta, "rdp")
-    secure = (
-        "Secure aggregation: none, the aggregator opens each update"
-        if terms.secure_aggregation == "none"
-        else f"Secure aggregation: {terms.secure_aggregation}, on which this bound does not rely"
+def _rests_on_the_sum(terms: Terms) -> str:
+    others = "1 client" if terms.shares == 1 else f"{terms.shares} clients"
+    alone = (
+        "which is no protection"
+        if terms.alone >= WORTHLESS
+        else f"which keeps epsilon at {_up(terms.alone)} over all planned rounds"
     )
     return (
+        "This rests on secure aggregation: only the sum over clients has noise enough, of which each client "
+        "adds a part, and nothing but the sum is opened. It holds against the server and the other clients "
+        f"as long as secure aggregation holds and at least {others} of each sum, not counting any that look, "
+        "keep to the protocol. If secure aggregation fails, a client is protected by its own part alone, "
+        f"{alone}."
+    )
+
+
+def _rests_on_the_client(terms: Terms) -> str:
+    return (
+        "The aggregator sees each client's noisy update on its own, and that is enough: the noise is added "
+        "by the client, before anything leaves it."
+        if terms.secure_aggregation == "none"
+        else "Updates are summed under encryption, but the guarantee does not rest on that: the noise is "
+        "added by the client, before anything leaves it."
+    )
+
+
+def _formal(terms: Terms) -> str:
+    rdp = epsilon([terms.plan], terms.delta, "rdp")
+    accountant = f"PLD (the plan of {terms.rounds_planned} rounds: {_up(epsilon([terms.plan], terms.delta))})"
+    accountant += f", cross-checked by RDP ({_up(rdp)})"
+    if terms.divided:
+        accountant = (
+            f"RDP (the plan of {terms.rounds_planned} rounds: {_up(rdp)}), for integers have no PLD here"
+        )
+    seen = "every sum and adapter" if terms.divided else "every update and adapter"
+    return (
         f"Unit: one record of one client. Adjacency: adding or removing one record. Adversary: the server, "
-        f"the other clients and the public, who see every update and adapter of {terms.rounds_completed} "
+        f"the other clients and the public, who see {seen} of {terms.rounds_completed} "
         f"completed rounds and choose later rounds from them; a client's own computer is trusted with its "
         f"data. For each client k the view is (epsilon_k, {terms.delta:g})-differentially private with "
         f"epsilon_k as the ledger states it, at most {terms.epsilon_limit:g}; a round is refused before it "
-        f"runs if it would pass that. Mechanism: {_mechanism(terms)}. Accountant: PLD "
-        f"(the plan of {terms.rounds_planned} rounds: {_up(pld)}), cross-checked by RDP ({_up(rdp)}). "
+        f"runs if it would pass that. Mechanism: {_mechanism(terms)}. Accountant: {accountant}. "
         f"Assumptions: the sample is secret and drawn independently at each step; the record count that "
         f"scales the sum is a constant its owner declared, public and not protected; clients hold disjoint "
-        f"records, so the federation's figure is the largest epsilon_k; noise comes "
-        f"from a cryptographic source in double precision, rounded to a grid, which the analysis treats as "
-        f"real numbers. {secure}. Choosing clients amplifies nothing."
+        f"records, so the federation's figure is the largest epsilon_k; {_source(terms)}. {_secure(terms)}. "
+        "Choosing clients amplifies nothing."
     )
+
+
+def _source(terms: Terms) -> str:
+    if terms.divided:
+        return "noise comes from a cryptographic source, as integers, by a table exact to 2^-128"
+    return (
+        "noise comes from a cryptographic source in double precision, rounded to a grid, which the analysis "
+        "treats as real numbers"
+    )
+
+
+def _secure(terms: Terms) -> str:
+    if terms.divided:
+        return (
+            f"Secure aggregation: {terms.secure_aggregation}, on which this bound relies: of each group one "
+            f"sum a round is opened, with the noise of at least {terms.shares} honest survivors that do not "
+            f"look; without it a client's share alone gives {_up(terms.alone)}"
+        )
+    if terms.secure_aggregation == "none":
+        return "Secure aggregation: none, the aggregator opens each update"
+    return f"Secure aggregation: {terms.secure_aggregation}, on which this bound does not rely"
 
 
 def _mechanism(terms: Terms) -> str:
     a_round, start = terms.a_round, f"C = {terms.clip_norm:g}"
+    if isinstance(a_round, Skellam):
+        return (
+            f"{a_round.steps} step a round, one sum over clients of per-record gradients clipped to L2 norm "
+            f"{start}, over a Poisson sample of rate q = {a_round.sampling_rate:g}, each client's rounded to "
+            f"integers, plus Skellam noise of {a_round.noise_multiplier:g} times what a record moves them by "
+            f"in L2 after rounding, at least {a_round.l2_sensitivity:g} steps; each client adds "
+            f"1/{terms.shares} of its variance"
+        )
     sampled = f"over a Poisson sample of rate q = {a_round.sampling_rate:g}, plus Gaussian noise of"
     summed = f"{a_round.steps} steps a round, each a sum of per-record gradients clipped to L2 norm"
     if not isinstance(a_round, AdaptiveClipping):
@@ -107,4 +186,6 @@ def _mechanism(terms: Terms) -> str:
 
 def _up(figure: float) -> str:
     """Three decimals, upwards."""
+    if math.isinf(figure):
+        return "no bound"
     return f"{-(-figure * 1000 // 1) / 1000:.3f}"

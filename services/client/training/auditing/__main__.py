@@ -18,8 +18,9 @@ from services.client.training.auditing.small_model import small_model
 from services.client.training.bases import choose_device
 from services.client.training.building import build
 from services.client.training.noise import KeyStream
+from shared.errors import Refused
 from shared.job.loading import load_job
-from shared.job.plan import planned_steps
+from shared.job.plan import is_divided, planned_steps
 from shared.job.specification import JobSpecification
 
 MISTAKE = 2  # exit status; what is wrong is the last line of standard error
@@ -31,6 +32,12 @@ def report(
     job: JobSpecification, data: Path, *, small: bool, canaries: int, steps: int | None
 ) -> dict[str, Any]:
     """Audit, and what came out as JSON. Raises: Refused, DataError, NoiseNotFound."""
+    if is_divided(job):
+        raise Refused(
+            "privacy.noise",
+            "the audit reads releases of one client, and divided noise releases sums over clients",
+            "audit the same job with privacy.noise: local",
+        )
     records, _ = read_records(data, job.data, job.model)
     adapted = small_model(job) if small else build(job, default_cache(), choose_device(), None)
     found = audit(
