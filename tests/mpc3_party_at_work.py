@@ -1,12 +1,13 @@
-"""Party 1 of mpc3 on its database; the other two are sides in memory."""
+"""Parties of mpc3 on their databases: party 1 with the others as sides in memory, or all three on short wires."""
 
 import hashlib
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from services.client.sessions import PROTOCOLS
+from services.secure_aggregation.parties.asking import Asking
 from services.secure_aggregation.parties.context import Custody, public_keys
 from services.secure_aggregation.parties.handlers import on_share_submitted
 from services.secure_aggregation.parties.requests import serve
@@ -16,7 +17,8 @@ from shared.adapters.database import open_units
 from shared.core.secagg import chunks, sealing
 from shared.core.secagg.sealing import SealingKey
 from shared.events import ShareSubmitted
-from shared.events.base import Envelope
+from shared.events.base import Envelope, pack, unpack
+from shared.events.values import RulePlan
 from shared.sessions.terms import SessionTerms, mpc3_terms
 from tests.sessions_at_work import DEADLINE, START, identity_of, requested
 
@@ -137,3 +139,90 @@ def full_sides():
 
 async def agreed(party, first):
     return await party.ask("agree", holdings=first.close())
+
+
+RULE = RulePlan(name="multi-krum", single=True)
+JUDGED = terms_of(plan=TERMS.plan.model_copy(update={"rule": RULE}))
+STEP = 8.0 / (2**15 - 1)  # of the sessions' encoding
+UPDATES = dict(zip(NAMES, np.random.default_rng(5).normal(size=(3, 40)).astype(np.float32), strict=True))
+
+
+@dataclass
+class Wire:
+    """One party's links; `told` holds what it sent and heard."""
+
+    three: object
+    sender: int
+    told: list = field(default_factory=list)
+
+    async def ask(self, party, kind, body=None, wait_s=0.0):
+        sent = pack([kind, body])
+        self.told.append(sent)
+        self.three.wires[party].told.append(sent)
+        answer = pack(await serve(self.three.custody[party], self.sender, *unpack(sent)))
+        self.told.append(answer)
+        self.three.wires[party].told.append(answer)
+        return unpack(answer)
+
+
+class Three:
+    """Party 0's side and what it asks; the other two on their databases."""
+
+    def __init__(self):
+        self.wires = {party: Wire(self, party) for party in range(3)}
+        self.custody = {}
+        self.restart_0()
+
+    def restart_0(self):
+        self.side = side_of(0, JUDGED)
+        self.asking = Asking(JUDGED, self.side)
+        for name in NAMES:
+            self.side.take(name, self.payload(name, 0))
+
+    def payload(self, name, party):
+        return payloads_of(name, JUDGED, UPDATES[name])[party]
+
+    def restart(self, party):
+        self.custody[party].places.clear()
+
+    def of(self, party):
+        return self.custody[party].places[KEY].side
+
+    async def opened(self):
+        await self.asking.open(self.wires[0], DEADLINE)
+        for party in (1, 2):
+            for name in NAMES:
+                if name not in self.of(party).clients:
+                    self.of(party).take(name, self.payload(name, party))
+
+    async def agreed(self):
+        await self.opened()
+        return await self.asking.agree(self.wires[0], list(NAMES), 0)
+
+    async def checked(self, *, begun=False):
+        signatures = await self.agreed()
+        await self.asking.check(self.wires[0], signatures, begun=begun)
+        return signatures
+
+    async def ask(self, party, kind, sender=0, **body):
+        return await self.wires[sender].ask(party, kind, {"session": list(KEY), **body})
+
+
+@asynccontextmanager
+async def three_parties(folder):
+    """Party 0's side, and two processes that start."""
+    async with AsyncExitStack() as stack:
+        made = Three()
+        for party in (1, 2):
+            url = f"sqlite:///{folder}/party-{party}.sqlite"
+            units = await open_units(url, f"party-{party}", StandingClock(), lambda: "")
+            stack.push_async_callback(units.close)
+            custody = Custody(party, keys_of(party), made.wires[party])
+
+            async def transact(work, units=units):
+                async with units.begin() as unit:
+                    await work(unit)
+
+            custody.transact = transact
+            made.custody[party] = custody
+        yield made

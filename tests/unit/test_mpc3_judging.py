@@ -2,110 +2,35 @@
 
 import asyncio
 import threading
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
-from services.secure_aggregation.parties.asking import Asking
-from services.secure_aggregation.parties.context import Custody
-from services.secure_aggregation.parties.requests import serve
 from services.secure_aggregation.protocols.mpc3 import Shared
 from services.secure_aggregation.state import Session
-from shared.adapters.database import open_units
 from shared.adapters.no_telemetry import NoTelemetry
 from shared.core.secagg.mpc3 import opening
 from shared.errors import Refused, Rejected, Unavailable
-from shared.events.base import pack, unpack
-from shared.events.values import BlobRef, RulePlan
+from shared.events.values import BlobRef
 from shared.sessions.terms import mpc3_terms
-from tests.mpc3_party_at_work import KEY, NAMES, TERMS, StandingClock, keys_of, payloads_of, side_of, terms_of
+from tests.mpc3_party_at_work import (
+    JUDGED,
+    KEY,
+    NAMES,
+    STEP,
+    TERMS,
+    UPDATES,
+    keys_of,
+    terms_of,
+    three_parties,
+)
 from tests.sessions_at_work import DEADLINE
-
-RULE = RulePlan(name="multi-krum", single=True)
-JUDGED = terms_of(plan=TERMS.plan.model_copy(update={"rule": RULE}))
-STEP = 8.0 / (2**15 - 1)  # of the sessions' encoding
-UPDATES = dict(zip(NAMES, np.random.default_rng(5).normal(size=(3, 40)).astype(np.float32), strict=True))
-
-
-@dataclass
-class Wire:
-    """One party's links; `told` holds what it sent and heard."""
-
-    three: object
-    sender: int
-    told: list = field(default_factory=list)
-
-    async def ask(self, party, kind, body=None, wait_s=0.0):
-        sent = pack([kind, body])
-        self.told.append(sent)
-        self.three.wires[party].told.append(sent)
-        answer = pack(await serve(self.three.custody[party], self.sender, *unpack(sent)))
-        self.told.append(answer)
-        self.three.wires[party].told.append(answer)
-        return unpack(answer)
-
-
-class Three:
-    """Party 0's side and what it asks; the other two on their databases."""
-
-    def __init__(self):
-        self.wires = {party: Wire(self, party) for party in range(3)}
-        self.custody = {}
-        self.restart_0()
-
-    def restart_0(self):
-        self.side = side_of(0, JUDGED)
-        self.asking = Asking(JUDGED, self.side)
-        for name in NAMES:
-            self.side.take(name, self.payload(name, 0))
-
-    def payload(self, name, party):
-        return payloads_of(name, JUDGED, UPDATES[name])[party]
-
-    def restart(self, party):
-        self.custody[party].places.clear()
-
-    def of(self, party):
-        return self.custody[party].places[KEY].side
-
-    async def opened(self):
-        await self.asking.open(self.wires[0], DEADLINE)
-        for party in (1, 2):
-            for name in NAMES:
-                if name not in self.of(party).clients:
-                    self.of(party).take(name, self.payload(name, party))
-
-    async def agreed(self):
-        await self.opened()
-        return await self.asking.agree(self.wires[0], list(NAMES), 0)
-
-    async def checked(self, *, begun=False):
-        signatures = await self.agreed()
-        await self.asking.check(self.wires[0], signatures, begun=begun)
-        return signatures
-
-    async def ask(self, party, kind, sender=0, **body):
-        return await self.wires[sender].ask(party, kind, {"session": list(KEY), **body})
 
 
 @pytest.fixture
 async def three(tmp_path):
-    async with AsyncExitStack() as stack:
-        made = Three()
-        for party in (1, 2):
-            url = f"sqlite:///{tmp_path}/party-{party}.sqlite"
-            units = await open_units(url, f"party-{party}", StandingClock(), lambda: "")
-            stack.push_async_callback(units.close)
-            custody = Custody(party, keys_of(party), made.wires[party])
-
-            async def transact(work, units=units):
-                async with units.begin() as unit:
-                    await work(unit)
-
-            custody.transact = transact
-            made.custody[party] = custody
+    async with three_parties(tmp_path) as made:
         yield made
 
 
