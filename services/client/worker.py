@@ -218,7 +218,7 @@ class Worker:
             encoded = session.encrypt(round_.session, result.update, self.desk.random.bytes)
             contents = zip((encoded.content, *encoded.others), terms.aggregation_keys, strict=True)
             uploads = [sealing.seal(content, key, sender.info) for content, key in contents]
-        if encoded.clipped:
+        if encoded.clipped and result.noised:  # without noise it tells of records what nobody may log
             log.info("coordinates clipped", round_id=task.round_id, share=encoded.clipped)
         return encoded, [
             self._signed(chunk, sender, party)

@@ -75,8 +75,12 @@ def honest_survivors(specification: JobSpecification) -> int:
 def noise_on_sum(specification: JobSpecification) -> float:
     """Standard deviation of the noise on the sum of a round's clients, over the clip norm."""
     clients = specification.rounds.clients_per_round or specification.rounds.min_clients
-    shares = honest_survivors(specification) if is_divided(specification) else 1
-    return planned_noise(specification) * math.sqrt(clients / shares)
+    return planned_noise(specification) * math.sqrt(clients / noise_shares(specification))
+
+
+def noise_shares(specification: JobSpecification) -> int:
+    """How many clients' noise makes up the noise multiplier; 1 where each client's own does."""
+    return honest_survivors(specification) if is_divided(specification) else 1
 
 
 def divided_noise(specification: JobSpecification, noise_multiplier: float) -> "DividedNoise":

@@ -48,11 +48,11 @@ SECURE = ("oneshot", "secagg", "mpc3")
 class SummingTrainer(ScriptedTrainer):
     """Gives what needs noise, or with `noised` says that it has some."""
 
-    noised = False
+    noised, scale = False, 1e-3
 
     def train(self, task, progress, cancelled):
         result = super().train(task, progress, cancelled)
-        return TrainingResult(UPDATE * np.float32(1e-3), result.steps, 0.1, 1.0, noised=self.noised)
+        return TrainingResult(UPDATE * np.float32(self.scale), result.steps, 0.1, 1.0, noised=self.noised)
 
 
 class DividedServer(Server):
@@ -147,6 +147,15 @@ async def test_an_update_that_says_it_has_noise_is_not_encoded_with_more(server)
     await server.begin()
     assert "needs noise once" in (await server.hears(ClientDeclined)).reason
     assert not [event for event in server.log if isinstance(event, UpdateSubmitted)]
+
+
+async def test_nothing_is_logged_of_what_noise_does_not_cover(server, capsys):
+    await server.announce()
+    server.trainer.scale = 1e3  # far beyond the bound
+    await server.begin()
+    await server.hears(BudgetSpent)
+    said = capsys.readouterr()
+    assert "clipped" not in said.out + said.err
 
 
 LOCAL = PoissonGaussian(sampling_rate=0.1, noise_multiplier=1.0, steps=1)

@@ -47,6 +47,18 @@ def test_noise_that_is_too_small_is_refused():
         check_noise(Half())
 
 
+def test_integers_from_words_that_are_not_uniform_are_refused():
+    class Short(KeyStream):
+        def words(self, count):
+            return super().words(count) >> np.uint64(1)
+
+        def gaussian(self, count, sigma):
+            return KeyStream().gaussian(count, sigma)
+
+    with pytest.raises(Refused, match="integers"):
+        check_noise(Short())
+
+
 def test_gradients_start_from_nothing():
     """What an earlier pass left behind is not added to."""
     model = adapted("llama")

@@ -11,12 +11,14 @@ from services.client.training.adapted_model import AdaptedModel
 from services.client.training.batching import MicroBatch, together
 from services.client.training.noise import KeyStream
 from services.client.training.step import gradients, losses
+from shared.core.noise import Skellam
 from shared.errors import Refused
 from shared.job.specification import Task
 
 PROBE_RECORDS = 3
 TOLERANCE = 1e-3  # relative to the largest gradient
 NOISE_DRAWS = 100_000
+UNIT_STEPS = 50  # standard deviation of integers that stands for 1
 
 
 def check_gradients(adapted: AdaptedModel, records: Sequence[TokenRecord], task: Task) -> None:
@@ -45,10 +47,13 @@ def check_gradients(adapted: AdaptedModel, records: Sequence[TokenRecord], task:
 
 
 def check_noise(stream: KeyStream) -> None:
-    """The sample variance of 1e5 draws lies within 5 standard errors of 1. Raises: Refused."""
-    variance = float(np.var(stream.gaussian(NOISE_DRAWS, 1.0)))
-    if abs(variance - 1.0) > 5 * np.sqrt(2.0 / NOISE_DRAWS):
-        raise Refused("worker", f"the noise source has variance {variance:.3f}, not 1", "do not train here")
+    """The variance of 1e5 draws, real and whole, lies within 5 standard errors of 1. Raises: Refused."""
+    whole = Skellam(UNIT_STEPS**2).add(np.zeros(NOISE_DRAWS, np.int64), stream) / UNIT_STEPS
+    for kind, drawn in (("", stream.gaussian(NOISE_DRAWS, 1.0)), (" of integers", whole)):
+        variance = float(np.var(drawn))
+        if abs(variance - 1.0) > 5 * np.sqrt(2.0 / NOISE_DRAWS):
+            reason = f"the noise source{kind} has variance {variance:.3f}, not 1"
+            raise Refused("worker", reason, "do not train here")
 
 
 def _expect_equal_bits(
