@@ -48,9 +48,9 @@ def shared_job(rule, malicious, count, *, spare=0, **aggregation):
     return made
 
 
-async def aggregated(folder, cohort, job):
+async def aggregated(folder, cohort, job, dimension=DIMENSION):
     """The round's update, the event that brought it, and the job's end."""
-    async with three_parties(folder, cohort.names, dimension=DIMENSION) as (fed, _, _):
+    async with three_parties(folder, cohort.names, dimension=dimension) as (fed, _, _):
         await fed.submit(job)
         (ended,) = await fed.until(JobEnded, timeout_s=20)
         assert ended.outcome == "completed", ended.reason
@@ -88,6 +88,20 @@ async def test_a_rule_makes_of_shares_what_it_makes_of_updates(
         assert out.keys() >= set(cohort.malicious)
     assert all(reason.startswith(f"left out by {rule}: its ") for reason in out.values())
     assert TOO_LONG not in out.values()
+
+
+@pytest.mark.parametrize(
+    ("settings", "dimension", "off"),
+    [({"bits": 8}, DIMENSION, 0.1), ({"rotate": True}, 3000, 0.01)],
+    ids=["a matrix modulo 2^44", "rotated, and longer than its sketch"],
+)
+async def test_other_encodings_are_judged_as_well(tmp_path, monkeypatch, settings, dimension, off):
+    cohort = Shared(10, 2, monkeypatch)
+    update, event = await aggregated(
+        tmp_path, cohort, shared_job("multi-krum", 2, 10, **settings), dimension=dimension
+    )
+    assert [item.client_id for item in event.left_out] == cohort.malicious
+    assert np.linalg.norm(update - cohort.honest_mean()) <= off * np.linalg.norm(update)
 
 
 @pytest.mark.parametrize(("count", "malicious"), COHORTS)
