@@ -218,7 +218,7 @@ class Finding(Value):
 
     Attributes:
         subject: the client or group.
-        figure: what was measured: distance, norm, cosine, likeness, zero.
+        figure: what was measured: distance, norm, cosine, likeness, neighbours, zero.
         value: of this one; a distance and a norm are in units of the updates.
         limit: what it was held against.
         weight: what it counts in the update, of 1 in all.
@@ -235,6 +235,8 @@ class Finding(Value):
         """For people."""
         if self.figure == "zero":
             return "its update is zero in every coordinate"
+        if self.figure == "neighbours":
+            return f"it is in {self.value:.0f} of the mixtures that count, where {self.limit:.4g} are even"
         side = "below" if self.figure == "cosine" else "above"
         return f"its {self.figure} of {self.value:.4g} is {side} {self.limit:.4g}"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from shared.core.robust.judging import Choice, Kind, Mix, Needs, kind_of, largest_f, names
 from shared.core.secagg.mpc3.terms import LARGEST_VALUE, SKETCH_SIZES
 from shared.errors import Refused
-from shared.job.plan import choice_of, fewest_in_a_sum, judged_singly
+from shared.job.plan import choice_of, fewest_in_a_sum, fewest_selected, judged_singly
 from shared.job.specification import Aggregation, JobSpecification
 
 # Of so many clients and more, cut into groups of that size at random: the part that may be malicious while
@@ -63,20 +63,27 @@ def _seen(job: JobSpecification, kind: Kind) -> Iterator[Refused]:
             f"set aggregation.robust: {ALTERNATIVE}, or aggregation.mixing: nearest-neighbour",
         )
     elif secure == "mpc3":
-        yield from _floor(job)
+        yield from _floor(job, kind)
 
 
-def _floor(job: JobSpecification) -> Iterator[Refused]:
-    """A rule may leave out all that are malicious: what is left is opened."""
+def _floor(job: JobSpecification, kind: Kind) -> Iterator[Refused]:
+    """A rule may leave out all that are malicious, or more: what is left is opened."""
     aggregation = job.aggregation
-    left = fewest_in_a_sum(job) - aggregation.malicious
+    trusted = aggregation.root is not None  # whose own update does not count
+    left = fewest_in_a_sum(job) - aggregation.malicious - trusted
     if left < aggregation.smallest_group:
+        enough = aggregation.smallest_group + aggregation.malicious + trusted
         yield Refused(
             "rounds.min_clients",
-            f"without {aggregation.malicious} malicious clients a sum over {left} updates would be opened: "
-            f"the privacy floor is {aggregation.smallest_group}",
-            f"set rounds.min_clients: {aggregation.smallest_group + aggregation.malicious}, or give privacy "
-            f"up: aggregation.smallest_group: {max(left, 2)}",
+            f"a sum without the malicious ones, over {left} updates, would be opened: the privacy floor is "
+            f"{aggregation.smallest_group}",
+            f"set rounds.min_clients: {enough}, or give privacy up: aggregation.smallest_group: {max(left, 2)}",
+        )
+    elif kind.keeps_half and (kept := fewest_in_a_sum(job) // 2 + 1) < (floor := fewest_selected(job)):
+        yield Refused(
+            "rounds.min_clients",
+            f"{aggregation.robust} may keep {kept} of them, and no sum over fewer than {floor} is opened",
+            f"set rounds.min_clients: {2 * floor - 2}, or aggregation.robust: {ALTERNATIVE}",
         )
 
 
@@ -123,6 +130,12 @@ def _settings(aggregation: Aggregation, kind: Kind) -> Iterator[Refused]:
             "aggregation.suspend_at",
             "the mean leaves nobody out, so that nobody has a score",
             f"remove aggregation.suspend_at, or set aggregation.robust: {ALTERNATIVE}",
+        )
+    elif aggregation.suspend_at is not None and aggregation.malicious == 0:
+        yield Refused(
+            "aggregation.suspend_at",
+            "no more clients are suspended than may be malicious, and that is 0",
+            "remove aggregation.suspend_at, or set aggregation.malicious: as many as there may be",
         )
 
 

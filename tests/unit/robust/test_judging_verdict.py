@@ -128,3 +128,17 @@ def test_an_answer_of_an_installed_rule_that_is_no_answer_is_rejected(monkeypatc
     monkeypatch.setattr(Choice, "kind", Kind(Needs.GRAM, minority, "nothing", rule))
     with pytest.raises(Rejected, match="strange"):
         judge(gram_of(cohort(12, 3)), Choice("strange", 3))
+
+
+def test_after_mixing_a_client_is_told_in_how_many_mixtures_that_count_it_is():
+    rows = cohort(12, 3)
+    verdict = judge(gram_of(rows), Choice("multi-krum", 3, Mix.NEAREST_NEIGHBOUR))
+    share = verdict.weights.sum() / 12
+    assert verdict.reasons.keys() == {
+        int(row) for row in np.flatnonzero(verdict.weights < share * (1 - 1e-9))
+    }
+    assert verdict.reasons.keys() >= {9, 10, 11}
+    for row, reason in verdict.reasons.items():
+        assert reason.figure == "neighbours"
+        assert reason.value == pytest.approx(verdict.weights[row] * 9 * 9)  # of 9 mixtures of 9 each
+        assert reason.value < reason.limit == pytest.approx(9 * 9 / 12)

@@ -25,14 +25,16 @@ class Finding:
 
     Attributes:
         client: row of the Gram matrix.
-        figure: what was measured. A distance and a norm are in units of the updates; a cosine is in [-1, 1].
+        figure: what was measured. A distance and a norm are in units of the updates; a cosine is in [-1, 1];
+            neighbours are the mixtures of nearest neighbours that count and have this client in them.
         value: of this client.
         limit: what `value` was held against. A distance or norm above it, or a cosine below it, costs weight;
-            for `likeness`, a cosine to the most alike other client, above it does.
+            for `likeness`, a cosine to the most alike other client, above it does. Of `neighbours`, the limit
+            is the mean over all clients, and fewer cost weight.
     """
 
     client: int
-    figure: Literal["distance", "norm", "cosine", "likeness"]
+    figure: Literal["distance", "norm", "cosine", "likeness", "neighbours"]
     value: float
     limit: float
 

@@ -44,6 +44,7 @@ class Kind:
         assumes: what must hold besides, as a sentence for people.
         rule: on Gram matrices; None for what needs something else.
         singles_out: whether the result may be one row, as it is.
+        keeps_half: whether no more than half of the rows are sure to have a weight; others keep all but f.
         warning: what a person should read before choosing the rule.
     """
 
@@ -52,16 +53,18 @@ class Kind:
     assumes: str
     rule: Rule | None = None
     singles_out: bool = False
+    keeps_half: bool = False
     warning: str | None = None
 
 
-def _on_gram(rule: Rule, *, singles_out: bool = False, needs: Needs = Needs.GRAM) -> Kind:
-    return Kind(needs, rule.largest_f, rule.assumes, rule, singles_out, rule.warning)
+def _on_gram(rule: Rule, needs: Needs = Needs.GRAM, **known: bool) -> Kind:
+    return Kind(needs, rule.largest_f, rule.assumes, rule, warning=rule.warning, **known)
 
 
 BUILT_IN: Mapping[str, Kind] = {
     **{name: _on_gram(rule) for name, rule in gram.RULES.items()},
-    "mean": _on_gram(gram.RULES["mean"], needs=Needs.SUM),
+    "mean": _on_gram(gram.RULES["mean"], Needs.SUM),
+    "cosine-clustering": _on_gram(gram.RULES["cosine-clustering"], keeps_half=True),
     "krum": _on_gram(gram.RULES["krum"], singles_out=True),
     "fltrust": Kind(Needs.ROOT, fltrust_largest_f, FLTRUST_ASSUMES),
     "median": Kind(Needs.COORDINATES, ranks.breakdown_of_median, OF_COORDINATES),

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.core.robust.gram import (
+    Finding,
     Mixing,
     Root,
     Weighing,
@@ -14,7 +15,7 @@ from shared.core.robust.gram import (
     nearest_neighbour_mixing,
     weigh_mixed,
 )
-from shared.core.robust.gram.rule import FIELD, Matrix, Vector, check_gram
+from shared.core.robust.gram.rule import FIELD, Matrix, Rule, Vector, check_gram
 from shared.core.robust.judging.choice import Choice
 from shared.core.robust.judging.table import Mix, Needs
 from shared.core.secagg import key_stream
@@ -26,7 +27,7 @@ class Reason:
     """Why one row counts for less than the others.
 
     Attributes:
-        figure: what was measured: distance, norm, cosine, likeness, or zero.
+        figure: what was measured: as in `gram.Finding`, or zero.
         value: of this row, in the units of the matrix's rows; a cosine has none.
         limit: what `value` was held against.
     """
@@ -93,10 +94,20 @@ def _weigh(gram: Matrix, judged: NDArray[np.intp], choice: Choice, root: int | N
         case Mix.NONE:
             return rule.weigh_checked(own, choice.hostile)
         case Mix.NEAREST_NEIGHBOUR:
-            mixing = nearest_neighbour_mixing(own, choice.hostile)
+            return _weigh_neighbours(rule, own, choice.hostile)
         case Mix.BUCKETS:
-            mixing = _buckets(len(own), choice.bucket, key)
-    return weigh_mixed(rule, mixing, own, choice.hostile)
+            return weigh_mixed(rule, _buckets(len(own), choice.bucket, key), own, choice.hostile)
+
+
+def _weigh_neighbours(rule: Rule, gram: Matrix, hostile: int) -> Weighing:
+    """What the rule finds is about mixtures; of a client is said in how many of those that count it is."""
+    mixing = nearest_neighbour_mixing(gram, hostile)
+    mixtures = rule(mixing.gram(gram), hostile)
+    weights = mixing.unmix(mixtures).weights
+    members = (mixing.matrix[mixtures.weights > 0] > 0).sum(axis=0)
+    less = np.flatnonzero(weights < weights.mean() * (1 - 1e-9))
+    mean = float(members.mean())
+    return Weighing(weights, tuple(Finding(int(i), "neighbours", float(members[i]), mean) for i in less))
 
 
 def _check_answer(weighing: Weighing, rows: int, name: str) -> None:
