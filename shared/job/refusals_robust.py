@@ -77,7 +77,8 @@ def _floor(job: JobSpecification, kind: Kind) -> Iterator[Refused]:
             "rounds.min_clients",
             f"a sum without the malicious ones, over {left} updates, would be opened: the privacy floor is "
             f"{aggregation.smallest_group}",
-            f"set rounds.min_clients: {enough}, or give privacy up: aggregation.smallest_group: {max(left, 2)}",
+            f"set rounds.min_clients: {enough}, or give privacy up: "
+            f"aggregation.smallest_group: {max(left, 2)}",
         )
     elif kind.keeps_half and (kept := fewest_in_a_sum(job) // 2 + 1) < (floor := fewest_selected(job)):
         yield Refused(
