@@ -6,6 +6,7 @@ from services.gateway.budgets import BudgetView
 from services.gateway.state import JobView
 from shared.core.privacy.statements import Statement, Terms, statement
 from shared.events.values import PoissonGaussian
+from shared.job.plan import noise_shares
 from shared.job.specification import JobSpecification
 
 
@@ -25,6 +26,7 @@ def statement_of(view: JobView, budgets: Iterable[BudgetView]) -> Statement | No
             rounds_completed=sum(one.status == "completed" for one in view.rounds.values()),
             secure_aggregation=job.aggregation.secure,
             spent={budget.client_id: budget.epsilon for budget in budgets},
+            shares=noise_shares(job),
         )
     )
 

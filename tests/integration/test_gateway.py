@@ -301,6 +301,26 @@ async def test_the_guarantee_reads_the_same_in_the_api_the_report_and_the_model_
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "peft"
 
 
+async def test_divided_noise_is_stated_with_the_survivors_that_it_counts_on(gateway):
+    blocks = {
+        "training": {"optimizer": "sgd", "local_steps": 1},
+        "privacy": {"noise": "divided"},
+        "rounds": {"min_clients": 7},
+        "aggregation": {"secure": "secagg", "weight_cap": 100, "malicious": 1},
+    }
+    tree = SPECIFICATION.model_dump(mode="json")
+    divided = type(SPECIFICATION).model_validate(
+        tree | {name: tree[name] | of for name, of in blocks.items()}
+    )
+    await gateway.tell(ACCEPTED.model_copy(update={"specification": divided, "noise_multiplier": 2.0}))
+    job = await gateway.shows("/jobs/job-1", lambda seen: seen["statement"] is not None)
+    said = job["statement"]
+    assert "rests on secure aggregation" in said["plain"]
+    assert "at least 5 clients of each sum, not counting any that look" in said["plain"]
+    assert "Secure aggregation: secagg, on which this bound relies" in said["formal"]
+    assert job["specification"]["privacy"]["noise"] == "divided"
+
+
 async def test_a_job_that_was_not_accepted_yet_has_no_statement(gateway):
     job_id = (await gateway.http.post("/jobs", content=JOB)).json()["job_id"]
     assert (await gateway.http.get(f"/jobs/{job_id}")).json()["statement"] is None

@@ -117,3 +117,11 @@ def test_a_child_that_dies_or_hangs_is_not_the_persons_mistake(asked, child, sai
     code, _, err = asked(JOB, "--small", child=child)
     assert code == 1
     assert said in err
+
+
+def test_a_job_of_divided_noise_is_not_audited_by_what_no_client_releases(asked):
+    text = JOB.replace("local_steps: 2", "local_steps: 1, optimizer: sgd")
+    text = text.replace("privacy: {", "privacy: {noise: divided, ") + "aggregation: {weight_cap: 10}\n"
+    code, _, err = asked(text, "--small")
+    assert code != 0
+    assert "audit the same job with privacy.noise: local" in err

@@ -7,7 +7,9 @@ import pytest
 
 from fedlora.plan import drawn, plan_of
 from shared.core.privacy import Mechanism, epsilon
+from shared.core.privacy.statements import share_alone
 from shared.job.loading import parse_job
+from shared.job.plan import mechanism_of
 from tests.command_line import fedlora
 
 JOB = """
@@ -156,3 +158,41 @@ def test_a_mistake_is_said_with_what_to_do_and_code_2(planned, tmp_path, monkeyp
 
 def test_a_file_that_is_not_there_is_said_as_for_submit():
     assert fedlora("plan", "absent.yaml")[2] == fedlora("job", "submit", "absent.yaml")[2]
+
+
+DIVIDED = """
+name: small
+model: {base: minilm, task: causal-lm}
+data: {text: text}
+training: {local_steps: 1, optimizer: sgd, learning_rate: 0.5}
+privacy: {epsilon: 4, noise: divided, sampling_rate: 0.05}
+rounds: {count: 60, min_clients: 10}
+aggregation: {weight_cap: 1000, rotate: true}
+"""
+
+
+def test_divided_noise_is_planned_by_its_own_accountant_and_says_what_a_share_alone_gives(planned):
+    code, out, err = planned(DIVIDED, "--json")
+    assert (code, err) == (0, "")
+    plan = json.loads(out)
+    job = parse_job(DIVIDED.encode())
+    whole = mechanism_of(job, plan["noise_multiplier"], 60)
+    assert plan["epsilon"]["rdp"] == epsilon([whole], 1e-5) <= 4 < epsilon([Mechanism(0.05, 0.3, 60)], 1e-5)
+    assert plan["noise_multiplier"] == plan["least_noise_multiplier"]
+    assert (plan["noise"], plan["honest_survivors"]) == ("divided", 9)
+    assert plan["epsilon_by_one_share"] == share_alone(whole, 9, 1e-5) > 4
+    for one in plan["nearby"]:
+        section, name = one["setting"].split(".")
+        moved = job.model_dump()
+        moved[section][name] = type(moved[section][name])(one["value"])
+        again = type(job).model_validate(moved)
+        steps = again.rounds.count
+        assert epsilon([mechanism_of(again, one["noise_multiplier"], steps)], 1e-5) <= 4
+
+
+def test_the_plan_of_divided_noise_names_no_accountant_that_has_no_figure_for_it(planned):
+    _, out, _ = planned(DIVIDED)
+    said = " ".join(out.split())
+    assert "by RDP, which decides" in said
+    assert "(PLD)" not in said
+    assert "if secure aggregation fails" in said
