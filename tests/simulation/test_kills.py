@@ -192,7 +192,7 @@ async def test_killing_any_service_at_any_event_changes_nothing(
 
 
 async def test_a_round_goes_on_without_a_worker_that_died(tmp_path, amqp_url, postgres_url):
-    job = specification(count=1, min_clients=3, deadline_s=12)
+    job = specification(count=1, min_clients=3, clients_per_round=4, gather_s=90, deadline_s=12)
     async with running_federation(tmp_path, amqp_url, postgres_url) as (_, tap, infrastructure):
         running = {task.get_name(): task for task in asyncio.all_tasks()}
         tap.watchers.append(
