@@ -1,12 +1,15 @@
 """The owner's policy, worker.toml: what this worker does for a federation, whatever the server asks."""
 
 import difflib
+import math
 import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import Refused
+from shared.job.plan import noise_shares
+from shared.job.refusals_divided import divided
 from shared.job.specification import JobSpecification
 
 
@@ -18,7 +21,7 @@ class Policy(BaseModel):
     largest_epsilon: float = Field(10.0, gt=0)  # of one job, over all its rounds
     largest_delta: float = Field(1e-5, gt=0, lt=1)
     lifetime_epsilon: float = Field(10.0, gt=0)  # of all jobs together, at largest_delta
-    least_noise_multiplier: float = Field(0.0, ge=0)
+    least_noise_multiplier: float = Field(0.0, ge=0)  # of the worker's own noise, its share of divided one
     allowed_models: tuple[str, ...] = ()
     allowed_secure_protocols: tuple[str, ...] = ("oneshot", "secagg", "mpc3")  # none must be named
     allowed_noise: tuple[str, ...] = ("local", "divided")  # divided protects by secure aggregation alone
@@ -66,8 +69,12 @@ def check(job: JobSpecification, noise_multiplier: float, policy: Policy) -> Ref
         return _over("privacy.epsilon", privacy.epsilon, "at most", policy.largest_epsilon)
     if privacy.delta > policy.largest_delta:
         return _over("privacy.delta", privacy.delta, "at most", policy.largest_delta)
-    if noise_multiplier < policy.least_noise_multiplier:
-        return _over("noise_multiplier", noise_multiplier, "at least", policy.least_noise_multiplier)
+    unsound = next(divided(job), None)  # a server that accepted the job may not have looked
+    if unsound is not None:
+        return unsound
+    own = noise_multiplier / math.sqrt(noise_shares(job))
+    if own < policy.least_noise_multiplier:
+        return _over("noise_multiplier", own, "at least", policy.least_noise_multiplier)
     for field, asked, allowed in (
         ("model.base", job.model.base, policy.allowed_models or (job.model.base,)),
         ("aggregation.secure", job.aggregation.secure, policy.allowed_secure_protocols),

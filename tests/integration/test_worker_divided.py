@@ -198,6 +198,30 @@ def test_an_owner_may_refuse_divided_noise():
     assert refused.field == "privacy.noise"
 
 
+@pytest.mark.parametrize(
+    ("block", "change", "field"),
+    [
+        ("aggregation", {"secure": "mpc3", "robust": "geometric-median"}, "aggregation.robust"),
+        ("aggregation", {"secure": "none"}, "aggregation.secure"),
+        ("aggregation", {"malicious": 2}, "aggregation.malicious"),
+        ("aggregation", {"weight_cap": None}, "aggregation.weight_cap"),
+        ("aggregation", {"bits": 8}, "aggregation.bits"),
+        ("training", {"local_steps": 8}, "training.local_steps"),
+        ("privacy", {"clipping": "adaptive"}, "privacy.clipping"),
+    ],
+)
+def test_a_worker_refuses_what_a_server_should_have_refused(block, change, field):
+    job = JOB.model_copy(update={block: getattr(JOB, block).model_copy(update=change)})
+    assert check(job, 1.0, Policy(allowed_secure_protocols=("none", "mpc3", "oneshot"))).field == field
+
+
+def test_an_owners_least_noise_is_of_its_own_share():
+    five = JOB.model_copy(update={"rounds": JOB.rounds.model_copy(update={"min_clients": 5})})
+    assert check(five, 1.0, Policy(least_noise_multiplier=0.5)) is None
+    refused = check(five, 1.0, Policy(least_noise_multiplier=0.51))
+    assert refused.field == "noise_multiplier"
+
+
 def session(protocol):
     names = ("a", "b", "c")
     terms = terms_of(requested(names, protocol, 5000, noise=NOISE, bound=0.015))
