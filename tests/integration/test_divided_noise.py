@@ -17,7 +17,8 @@ from shared.job.refusals import refusals
 from tests.integration.three_parties import three_parties
 from tests.integration.worker_federation import KnownTrainer, adapter_of, job, worker_federation
 
-FIVE = ("alice", "bob", "carol", "dave", "erin")
+EIGHT = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
+FIVE = EIGHT[:5]
 DIMENSION = 20_000
 RECORDS, CAP = 50, 100  # KnownTrainer counts 50
 
@@ -47,18 +48,18 @@ class Summing(KnownTrainer):
 
 
 def known_sum(name):
-    return np.full(DIMENSION, (FIVE.index(name) - 1) * 1e-3, np.float32)
+    return np.full(DIMENSION, (EIGHT.index(name) - 1) * 1e-3, np.float32)
 
 
 @asynccontextmanager
-async def opened(secure, folder, trainer=Summing):
-    """A federation of five such workers, under one of the protocols."""
+async def opened(secure, folder, trainer=Summing, names=FIVE):
+    """A federation of such workers, under one of the protocols."""
     federate = three_parties if secure == "mpc3" else worker_federation
     async with federate(folder, (), dimension=DIMENSION) as (fed, workers, *_):
-        for name in FIVE:
+        for name in names:
             workers.trainers[name] = trainer(name, DIMENSION)
             await workers.start(name)
-        fed.clients = dict.fromkeys(FIVE)
+        fed.clients = dict.fromkeys(names)
         await fed.registered()
         yield fed, workers
 
@@ -90,6 +91,21 @@ async def test_the_sum_over_all_records_is_what_comes_out_with_the_planned_noise
     assert abs(left.mean()) < 6 * sigma / math.sqrt(DIMENSION)
     statistic = float(left @ left) / sigma**2
     assert stats.chi2.ppf(5e-7, DIMENSION) < statistic < 1.001 * stats.chi2.ppf(1 - 5e-7, DIMENSION)
+
+
+async def test_each_groups_sum_has_noise_of_its_own(tmp_path):
+    grouped = {"group_size": 4, "smallest_group": 3}
+    specification = divided(clients=8, aggregation=grouped)
+    assert honest_survivors(specification) == 2  # of a group
+    async with opened("oneshot", tmp_path, names=EIGHT) as (fed, _):
+        await fed.submit(specification)
+        (ended,) = await fed.until(JobEnded)
+        assert ended.outcome == "completed", ended.reason
+        final = np.asarray(await adapter_of(fed, ended), np.float64)
+    assert len(fed.of(GroupSummed)) == 2
+    left = final - sum(known_sum(name) for name in EIGHT) / (len(EIGHT) * RECORDS / CAP)
+    ratio = float(left @ left) / DIMENSION / planned_sigma(specification, EIGHT) ** 2
+    assert abs(ratio - 1) < 5 * math.sqrt(2 / DIMENSION)
 
 
 @pytest.mark.parametrize("secure", ["oneshot", "secagg", "mpc3"])
