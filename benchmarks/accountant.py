@@ -16,12 +16,12 @@ import structlog
 from services.accountant.state import Asking, Granted, Limits, Spending, decide_all
 from shared.core.privacy import Mechanism, accountants, composed
 from shared.core.privacy.accountants import losses, renyi
-from shared.events.values import PoissonGaussian
+from shared.events.values import PoissonSampled
 from tests.accountant_at_work import Accountant, request
 from tests.servers import postgres
 
 CLIENTS, PAST_ROUNDS, STEPS = 1_000, 1_000, 8
-ASKED = PoissonGaussian(sampling_rate=0.001, noise_multiplier=1.0, steps=STEPS)
+ASKED = PoissonSampled(sampling_rate=0.001, noise_multiplier=1.0, steps=STEPS)
 LIMITS = Limits(epsilon=10, delta=1e-5, client_epsilon=10, client_delta=1e-5)
 SEED, REPEATS = 7, 3
 
@@ -41,10 +41,10 @@ def by_jobs(distinct: int) -> list[Spending]:
     draw = random.Random(SEED)
     jobs = [(draw.uniform(0.0005, 0.005), draw.uniform(0.8, 3.0)) for _ in range(10)]
 
-    def history() -> tuple[PoissonGaussian, ...]:
+    def history() -> tuple[PoissonSampled, ...]:
         lengths = [STEPS * draw.randrange(1, PAST_ROUNDS // 4) for _ in range(4)]
         past = [Mechanism(*job, steps) for job, steps in zip(draw.sample(jobs, 4), lengths, strict=True)]
-        return tuple(PoissonGaussian.of(mechanism) for mechanism in composed(past))
+        return tuple(PoissonSampled.of(mechanism) for mechanism in composed(past))
 
     histories = [Spending(mechanisms=history()) for _ in range(distinct)]
     return [histories[i % distinct] for i in range(CLIENTS)]

@@ -39,7 +39,8 @@ from shared.adapters.database import DatabaseUnits, open_units
 from shared.core.secagg.mpc3.client import share
 from shared.core.secagg.mpc3.terms import PARTIES
 from shared.core.secagg.sealing import SealingKey
-from shared.events.values import Member, RulePlan, SessionPlan
+from shared.events.plans import RulePlan, SessionPlan
+from shared.events.values import Member
 from shared.sessions.terms import SessionTerms, encoding_of, mpc3_terms
 
 DIMENSION, REPEATS = 100_000, 5

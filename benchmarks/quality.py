@@ -39,7 +39,7 @@ from services.client.training.trainer import LoraTrainer
 from services.gateway.adapter import peft_config
 from shared.core.lora import flatten, initial_tensor, unflatten, write_peft_adapter
 from shared.events.ids import JobId, RoundId
-from shared.events.values import Layout, PoissonGaussian
+from shared.events.values import Layout, PoissonSampled
 from shared.job.plan import planned_noise
 from shared.job.specification import JobSpecification, Task
 
@@ -119,7 +119,7 @@ class Bench:
         files = [split.pooled] if arm.central else split.clients
         layout = self._prepared(job, files)
         noise = planned_noise(job) if arm.private else NO_NOISE
-        mechanism = PoissonGaussian.of_round(job, noise)
+        mechanism = PoissonSampled.of_round(job, noise)
         trained = layout.trainable
         names, shapes = [t.name for t in trained], [(t.name, t.shape) for t in trained]
         adapter = {t.name: initial_tensor(seed, t.name, t.shape, job.lora.method) for t in layout.tensors}

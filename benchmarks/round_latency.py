@@ -40,7 +40,8 @@ from shared.events import (
     UpdateSubmitted,
 )
 from shared.events.base import Envelope, unpack
-from shared.events.values import Member, SessionPlan
+from shared.events.plans import SessionPlan
+from shared.events.values import Member
 from shared.ports import Queue
 from shared.sessions.terms import SessionTerms
 from tests.servers.postgres import execute, postgres_server

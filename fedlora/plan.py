@@ -23,7 +23,7 @@ from shared.core.privacy import (
 )
 from shared.core.privacy.statements import share_alone
 from shared.errors import Refused
-from shared.events.values import PoissonGaussian
+from shared.events.values import PoissonSampled
 from shared.job.loading import JobFileError, Problem, load_job
 from shared.job.plan import honest_survivors, least_planned_noise, planned_noise, planned_steps
 from shared.job.refusals import refusals
@@ -123,7 +123,7 @@ def plan(
 def plan_of(job: JobSpecification, records: int | None = None) -> Plan:
     """Compute everything. Raises: NoiseNotFound when no noise meets the job's epsilon."""
     privacy, rounds = job.privacy, job.rounds.count
-    a_round = PoissonGaussian.of_round(job, planned_noise(job)).core()
+    a_round = PoissonSampled.of_round(job, planned_noise(job)).core()
     by_name = {name: epsilon_curve(a_round, rounds, privacy.delta, name, points=POINTS) for name in SHOWN}
     after = [int(count) for count in by_name["pld"][0]]
     figures = [{name: float(by_name[name][1][at]) for name in by_name} for at in range(len(after))]

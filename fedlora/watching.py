@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from fedlora.api_client import GatewayClient
 from fedlora.console import out, say
-from shared.events.values import Finding
+from shared.events.judgements import Finding
 
 REFRESH_S = 0.5
 SHOWN_CLIENTS = 24

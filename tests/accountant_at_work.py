@@ -12,10 +12,10 @@ from shared.adapters.no_telemetry import NoTelemetry
 from shared.core.privacy.ledger import LedgerLine, export
 from shared.events import BudgetRequested, BudgetSpent
 from shared.events.base import Envelope, derived_event_id
-from shared.events.values import PoissonGaussian
+from shared.events.values import PoissonSampled
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-ROUND = PoissonGaussian(sampling_rate=0.1, noise_multiplier=1.0, steps=4)
+ROUND = PoissonSampled(sampling_rate=0.1, noise_multiplier=1.0, steps=4)
 
 
 class SetClock:

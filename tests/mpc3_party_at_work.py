@@ -18,7 +18,7 @@ from shared.core.secagg import chunks, sealing
 from shared.core.secagg.sealing import SealingKey
 from shared.events import ShareSubmitted
 from shared.events.base import Envelope, pack, unpack
-from shared.events.values import RulePlan
+from shared.events.plans import RulePlan
 from shared.sessions.terms import SessionTerms, mpc3_terms
 from tests.sessions_at_work import DEADLINE, START, identity_of, requested
 

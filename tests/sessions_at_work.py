@@ -20,7 +20,8 @@ from shared.core.secagg import chunks, sealing
 from shared.core.secagg.sealing import SealingKey
 from shared.events import SessionRequested, UpdateSubmitted
 from shared.events.base import Envelope
-from shared.events.values import Member, SessionPlan
+from shared.events.plans import SessionPlan
+from shared.events.values import Member
 from shared.sessions.terms import HolderKey, SessionTerms
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -31,7 +31,8 @@ from shared.events import (
 )
 from shared.events.base import derived_event_id
 from shared.events.ids import ClientId, RoundId
-from shared.events.values import LeftOut, Reservation
+from shared.events.judgements import LeftOut
+from shared.events.values import Reservation
 from shared.ports import UnitOfWork
 from shared.service import Handlers
 

@@ -12,7 +12,7 @@ from shared.core.privacy.filters import admits_over_jobs
 from shared.core.privacy.mechanisms import without
 from shared.errors import Rejected, Stale
 from shared.events.ids import ClientId, JobId, ReservationId, RoundId
-from shared.events.values import PoissonGaussian
+from shared.events.values import PoissonSampled
 from shared.ports import State
 
 
@@ -20,17 +20,17 @@ class Spending(BaseModel):
     """One client's composition, run-length encoded."""
 
     model_config = ConfigDict(frozen=True)
-    mechanisms: tuple[PoissonGaussian, ...] = ()
+    mechanisms: tuple[PoissonSampled, ...] = ()
 
     def core(self) -> tuple[Mechanism, ...]:
         """As the accountants take it."""
         return tuple(value.core() for value in self.mechanisms)
 
-    def plus(self, mechanism: PoissonGaussian) -> "Spending":
+    def plus(self, mechanism: PoissonSampled) -> "Spending":
         """With one more."""
         return _spending(composed([*self.core(), mechanism.core()]))
 
-    def minus(self, mechanism: PoissonGaussian) -> "Spending":
+    def minus(self, mechanism: PoissonSampled) -> "Spending":
         """Less one that was never released. Raises: ValueError when it is not contained."""
         return _spending(without(self.core(), mechanism.core()))
 
@@ -98,7 +98,7 @@ class Held(State):
     job_id: JobId
     round_id: RoundId
     client_id: ClientId
-    mechanism: PoissonGaussian
+    mechanism: PoissonSampled
     status: Literal["reserved", "committed", "expired", "released"] = "reserved"
     epsilon_after: float
     epsilon_rdp_after: float
@@ -167,7 +167,7 @@ def agreed(known: Terms | None, asked: Terms) -> Terms | Denied:
     return asked
 
 
-def decide_all(asking: Mapping[ClientId, Asking], asked: PoissonGaussian) -> dict[ClientId, Granted | Denied]:
+def decide_all(asking: Mapping[ClientId, Asking], asked: PoissonSampled) -> dict[ClientId, Granted | Denied]:
     """Whether what was spent, what is reserved and what is asked stay under both limits together.
 
     Compared strictly: a plan keeps more distance from its limit than two machines' figures differ
@@ -205,7 +205,7 @@ def _decide(one: Asking, wanted: Granted) -> Granted | Denied:
     return wanted
 
 
-def settle(held: Held, steps: int) -> tuple[Held, PoissonGaussian | None]:
+def settle(held: Held, steps: int) -> tuple[Held, PoissonSampled | None]:
     """Count what the client reports.
 
     Returns: the settled reservation, and the part of its mechanism that was not used.
@@ -224,4 +224,4 @@ def settle(held: Held, steps: int) -> tuple[Held, PoissonGaussian | None]:
 
 
 def _spending(mechanisms: tuple[Mechanism, ...]) -> Spending:
-    return Spending(mechanisms=tuple(PoissonGaussian.of(mechanism) for mechanism in mechanisms))
+    return Spending(mechanisms=tuple(PoissonSampled.of(mechanism) for mechanism in mechanisms))

@@ -24,7 +24,7 @@ from shared.events import (
     RoundStarted,
     StageBegun,
 )
-from shared.events.values import PoissonGaussian
+from shared.events.values import PoissonSampled
 from shared.ports import BlobStore, RandomSource, UnitOfWork
 from shared.service import Handlers
 from shared.sessions.holding import RELEASE, SHARES, Keeper, answered
@@ -224,7 +224,7 @@ def new_ledger(job: LocalJob) -> Ledger:
         job_id=job.job_id,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
-        announced=PoissonGaussian.of_round(job.specification, job.noise_multiplier),
+        announced=PoissonSampled.of_round(job.specification, job.noise_multiplier),
     )
 
 

@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from services.client.state import LocalJob
 from shared.core.secagg.sealing import SealingKey
 from shared.errors import Rejected, Unavailable
-from shared.events.values import SessionPlan
+from shared.events.plans import SessionPlan
 from shared.ports import BlobStore, UnitOfWork
 from shared.sessions.holding import Keeper
 from shared.sessions.terms import SessionTerms

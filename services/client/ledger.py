@@ -10,7 +10,7 @@ from shared.core.privacy import Mechanism, epsilon
 from shared.core.privacy.filters import admits_over_jobs
 from shared.errors import Refused
 from shared.events.ids import ReservationId, RoundId
-from shared.events.values import PoissonGaussian, Reservation
+from shared.events.values import PoissonSampled, Reservation
 from shared.ports import State
 
 
@@ -21,7 +21,7 @@ class Entry(BaseModel):
 
     round_id: RoundId
     reservation_id: ReservationId
-    mechanism: PoissonGaussian
+    mechanism: PoissonSampled
     phase: Literal["reserved", "spent", "released"] = "reserved"
 
 
@@ -33,7 +33,7 @@ class Ledger(State):
     job_id: str
     epsilon: float
     delta: float
-    announced: PoissonGaussian  # kind, q, sigma and steps of one round
+    announced: PoissonSampled  # kind, q, sigma and steps of one round
     entries: tuple[Entry, ...] = ()
 
     @property

@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 from shared.core.secagg.sealing import SealingKey, bind
 from shared.errors import Refused, Stale
 from shared.events import JobAnnounced, RoundStarted
-from shared.events.values import Layout, SessionPlan
+from shared.events.plans import SessionPlan
+from shared.events.values import Layout
 from shared.job.plan import weight_of
 from shared.job.specification import JobSpecification
 from shared.ports import State

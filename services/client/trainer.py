@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from shared.errors import FedloraError
 from shared.events.ids import JobId, RoundId
-from shared.events.values import Layout, PoissonGaussian
+from shared.events.values import Layout, PoissonSampled
 from shared.job.specification import JobSpecification
 
 
@@ -63,7 +63,7 @@ class TrainingTask:
     specification: JobSpecification
     data: Path
     adapter: Mapping[str, NDArray[np.float32]]
-    mechanism: PoissonGaussian
+    mechanism: PoissonSampled
     declared_records: int
     clip_norm: float
 

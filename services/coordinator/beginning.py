@@ -12,7 +12,7 @@ from services.coordinator.ending import GATHER, ROUND, end, publish
 from services.coordinator.state import Client, Job, Round, agreed, gathered, hopeless
 from shared.events import BudgetRequested, JobWaiting
 from shared.events.ids import round_id_of
-from shared.events.values import LeftOut
+from shared.events.judgements import LeftOut
 from shared.job.refusals_cohort import cohort_refusals
 from shared.ports import UnitOfWork
 

@@ -21,7 +21,8 @@ from shared.events import (
     SessionRequested,
     UpdateAggregated,
 )
-from shared.events.values import LeftOut, SessionPlan
+from shared.events.judgements import LeftOut
+from shared.events.plans import SessionPlan
 from shared.ports import UnitOfWork
 
 

@@ -22,7 +22,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from shared.events import UpdateAggregated, values
+from shared.events import UpdateAggregated, judgements
 from shared.ports import State
 
 FEWEST_ROUNDS = 3  # that have judged a client, before it is suspended for its score
@@ -116,9 +116,9 @@ class Standing(State):
             changes=(*self.changes, change),
         )
 
-    def value(self) -> values.Standing:
+    def value(self) -> judgements.Standing:
         """As events carry it."""
-        return values.Standing(
+        return judgements.Standing(
             score=self.score,
             judged=self.judged,
             left_out=self.left_out,

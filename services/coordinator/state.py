@@ -9,7 +9,8 @@ from pydantic import AwareDatetime
 from shared.core.privacy.limits import UNRAISED
 from shared.errors import Rejected
 from shared.events import ClientJoined, ClientReady
-from shared.events.values import BlobRef, Layout, LeftOut, PoissonGaussian, Reservation
+from shared.events.judgements import LeftOut
+from shared.events.values import BlobRef, Layout, PoissonSampled, Reservation
 from shared.job.refusals import refusals
 from shared.job.specification import JobSpecification
 from shared.ports import State
@@ -107,9 +108,9 @@ class Job(State):
         return sorted(client for client in self.ready if client not in excluded)
 
     @property
-    def mechanism(self) -> PoissonGaussian:
+    def mechanism(self) -> PoissonSampled:
         """What one client releases in one round."""
-        return PoissonGaussian.of_round(self.specification, self.noise_multiplier)
+        return PoissonSampled.of_round(self.specification, self.noise_multiplier)
 
 
 class Round(State):

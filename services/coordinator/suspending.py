@@ -14,7 +14,7 @@ from shared.events import (
     ReinstatementRequested,
     SuspensionRequested,
     UpdateAggregated,
-    values,
+    judgements,
 )
 from shared.ports import UnitOfWork
 
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 async def after_judging(
     job: Job, round_: Round, event: UpdateAggregated, unit: UnitOfWork
-) -> tuple[Job, dict[str, values.Standing]]:
+) -> tuple[Job, dict[str, judgements.Standing]]:
     """What a completed round does to the standing of those it judged.
 
     Returns: the job, unsaved, without those whom it suspends; and the standings that changed, saved.

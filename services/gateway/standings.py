@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from shared.events import ClientReinstated, ClientSuspended, values
+from shared.events import ClientReinstated, ClientSuspended, judgements
 from shared.ports import State
 
 
@@ -31,7 +31,7 @@ class StandingView(State):
 
     job_id: str
     client_id: str
-    standing: values.Standing = values.Standing()
+    standing: judgements.Standing = judgements.Standing()
     changes: dict[int, Change] = {}
 
     @property
@@ -40,7 +40,7 @@ class StandingView(State):
         return (self.job_id, self.client_id)
 
 
-def updated(view: StandingView, standing: values.Standing) -> StandingView:
+def updated(view: StandingView, standing: judgements.Standing) -> StandingView:
     """A round has judged the client."""
     return view.replace(standing=standing) if standing.revision > view.standing.revision else view
 
@@ -82,5 +82,5 @@ def ranked(views: list[StandingView]) -> list[dict[str, Any]]:
     return [shown(view) for view in order]
 
 
-def _changed(view: StandingView, standing: values.Standing, change: Change) -> StandingView:
+def _changed(view: StandingView, standing: judgements.Standing, change: Change) -> StandingView:
     return updated(view.replace(changes={**view.changes, standing.revision: change}), standing)

@@ -19,7 +19,8 @@ from shared.events import (
     RoundOpened,
     UpdateAggregated,
 )
-from shared.events.values import BlobRef, Finding, Layout
+from shared.events.judgements import Finding
+from shared.events.values import BlobRef, Layout
 from shared.job.specification import JobSpecification
 from shared.ports import State
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from services.gateway.budgets import BudgetView
 from services.gateway.state import JobView
 from shared.core.privacy.statements import Statement, Terms, statement
-from shared.events.values import PoissonGaussian
+from shared.events.values import PoissonSampled
 from shared.job.plan import noise_shares
 from shared.job.specification import JobSpecification
 
@@ -18,7 +18,7 @@ def statement_of(view: JobView, budgets: Iterable[BudgetView]) -> Statement | No
     privacy = job.privacy
     return statement(
         Terms(
-            a_round=PoissonGaussian.of_round(job, view.noise_multiplier).core(),
+            a_round=PoissonSampled.of_round(job, view.noise_multiplier).core(),
             clip_norm=privacy.clip_norm,
             epsilon_limit=privacy.epsilon,
             delta=privacy.delta,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from services.robust_aggregator.state import GroupSum, aggregate, finite, shares
 from shared.core.robust.judging.rows import Judged
 from shared.events import GroupSummed
-from shared.events.values import Finding, LeftOut
+from shared.events.judgements import Finding, LeftOut
 from shared.sessions.judging import findings_of, left_out_by_rule
 
 

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from shared.core.robust import mean
 from shared.errors import Rejected
 from shared.events import GroupFailed, GroupSummed
-from shared.events.values import BlobRef, LeftOut, RulePlan
+from shared.events.judgements import LeftOut
+from shared.events.plans import RulePlan
+from shared.events.values import BlobRef
 from shared.ports import State
 
 

@@ -8,7 +8,7 @@ from services.secure_aggregation.protocols.base import UPLOAD
 from services.secure_aggregation.state import KeyHolder, RoundOver, Session
 from shared.errors import FedloraError, Refused, Rejected, Stale, Unavailable
 from shared.events import GroupFailed, HolderSeen, SessionOpened, SessionRequested
-from shared.events.values import SessionPlan
+from shared.events.plans import SessionPlan
 from shared.ports import UnitOfWork
 from shared.sessions.terms import HolderKey, SessionTerms, check_committee
 

@@ -7,7 +7,7 @@ from services.secure_aggregation.context import Aggregation, Gathered
 from services.secure_aggregation.protocols.base import Message, Summed
 from services.secure_aggregation.state import Session
 from shared.events import GroupSummed, StageBegun
-from shared.events.values import Finding, LeftOut
+from shared.events.judgements import Finding, LeftOut
 from shared.ports import UnitOfWork
 from shared.sessions.judging import findings_of, left_out_by_rule
 

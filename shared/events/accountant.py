@@ -2,7 +2,8 @@
 
 from shared.events.base import Event, Timestamp
 from shared.events.ids import ClientId, JobId, RoundId
-from shared.events.values import LeftOut, Reservation
+from shared.events.judgements import LeftOut
+from shared.events.values import Reservation
 
 
 class BudgetReserved(Event, type="budget.reserved.v1"):

@@ -6,17 +6,9 @@ from pydantic import PositiveFloat
 
 from shared.events.base import Channel, Event, Timestamp
 from shared.events.ids import ClientId, GroupId, JobId, RoundId, Sha256
-from shared.events.values import (
-    BlobRef,
-    Finding,
-    Layout,
-    LeftOut,
-    Member,
-    PoissonGaussian,
-    Reservation,
-    SessionPlan,
-    Standing,
-)
+from shared.events.judgements import Finding, LeftOut, Standing
+from shared.events.plans import SessionPlan
+from shared.events.values import BlobRef, Layout, Member, PoissonSampled, Reservation
 from shared.job.specification import JobSpecification
 
 
@@ -62,7 +54,7 @@ class BudgetRequested(Event, type="budget.requested.v1"):
     job_id: JobId
     round_id: RoundId
     clients: tuple[ClientId, ...]
-    mechanism: PoissonGaussian
+    mechanism: PoissonSampled
     planned_rounds: int  # the whole plan, so that a fixed one is composed by PLD
     epsilon: PositiveFloat
     delta: PositiveFloat

@@ -2,7 +2,8 @@
 
 from shared.events.base import Event
 from shared.events.ids import ClientId, JobId, RoundId
-from shared.events.values import BlobRef, Finding, LeftOut
+from shared.events.judgements import Finding, LeftOut
+from shared.events.values import BlobRef
 
 
 class UpdateAggregated(Event, type="update.aggregated.v1"):

@@ -6,7 +6,9 @@ from pydantic import Field, PositiveInt
 
 from shared.events.base import Channel, Event
 from shared.events.ids import ClientId, GroupId, JobId, RoundId
-from shared.events.values import BlobRef, Finding, LeftOut, RulePlan
+from shared.events.judgements import Finding, LeftOut
+from shared.events.plans import RulePlan
+from shared.events.values import BlobRef
 
 MAX_STAGE_BYTES = 1024 * 1024
 

@@ -6,19 +6,11 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from shared.core.privacy import AdaptiveClipping, Mechanism, Skellam
-from shared.core.robust.judging import Choice, Mix
 from shared.events.ids import ClientId, ReservationId, Sha256
 from shared.job.plan import (
-    choice_of,
-    divided_noise,
-    fewest_in_a_sum,
-    fewest_selected,
-    is_divided,
-    judged_singly,
     mechanism_of,
-    planned_bound,
 )
-from shared.job.specification import JobSpecification, SecureProtocol
+from shared.job.specification import JobSpecification
 
 
 class Value(BaseModel):
@@ -74,7 +66,7 @@ class Layout(Value):
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
-class PoissonGaussian(Value):
+class PoissonSampled(Value):
     """`steps` releases of a clipped sum over Poisson-sampled records plus noise.
 
     Attributes:
@@ -148,7 +140,7 @@ class Reservation(Value):
 
     reservation_id: ReservationId
     client_id: ClientId
-    mechanism: PoissonGaussian
+    mechanism: PoissonSampled
     epsilon_after: float
     epsilon_limit: float
     delta: float
@@ -168,179 +160,3 @@ class Member(Value):
     sealing_key: bytes = b""
     sealing_signature: bytes = b""
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-
-class RulePlan(Value):
-    """How a round's updates, or the sums of its groups, are judged.
-
-    Attributes:
-        name: of the rule.
-        malicious: clients that may be hostile.
-        mixing: what comes before the rule.
-        bucket: how many are averaged, for mixing in buckets.
-        root: the client whose update is trusted; empty for none.
-        bits: of a coordinate, for rules that look at coordinates.
-        bound: on a coordinate of one update, for the same.
-        single: whether updates are judged one by one, where they are summed; groups are judged elsewhere.
-    """
-
-    name: str = "mean"
-    malicious: int = 0
-    mixing: str = "none"
-    bucket: int = 2
-    root: str = ""
-    bits: int = 16
-    bound: float = 1.0
-    single: bool = False
-
-    @classmethod
-    def of(cls, specification: JobSpecification, noise_multiplier: float) -> Self:
-        """What the job says."""
-        choice = choice_of(specification)
-        return cls(
-            name=choice.name,
-            malicious=choice.hostile,
-            mixing=choice.mix,
-            bucket=choice.bucket,
-            root=choice.root,
-            bits=specification.aggregation.bits,
-            bound=planned_bound(specification, noise_multiplier),
-            single=judged_singly(specification),
-        )
-
-    def core(self) -> Choice:
-        """As the rules take it."""
-        return Choice(self.name, self.malicious, Mix(self.mixing), self.bucket, self.root)
-
-
-class Finding(Value):
-    """Why one client, or one group, counts for less than its share, or not at all.
-
-    Attributes:
-        subject: the client or group.
-        figure: what was measured: distance, norm, cosine, likeness, neighbours, zero.
-        value: of this one; a distance and a norm are in units of the updates.
-        limit: what it was held against.
-        weight: what it counts in the update, of 1 in all.
-    """
-
-    subject: Annotated[str, Field(max_length=200)]
-    figure: Annotated[str, Field(max_length=40)]
-    value: float
-    limit: float
-    weight: float
-
-    @property
-    def sentence(self) -> str:
-        """For people."""
-        if self.figure == "zero":
-            return "its update is zero in every coordinate"
-        if self.figure == "neighbours":
-            return f"it is in {self.value:.0f} of the mixtures that count, where {self.limit:.4g} are even"
-        side = "below" if self.figure == "cosine" else "above"
-        return f"its {self.figure} of {self.value:.4g} is {side} {self.limit:.4g}"
-
-
-class NoisePlan(Value):
-    """How a sum's noise is divided over its clients; `encoding.divided` says what it comes to on integers.
-
-    Attributes:
-        noise_multiplier: standard deviation of the honest survivors' noise over what a record moves a
-            client's integers by in L2.
-        sensitivity: what a record moves a client's update by at most in L2, in the update's units.
-        shares: honest survivors, at the least.
-    """
-
-    noise_multiplier: Annotated[float, Field(gt=0)]
-    sensitivity: Annotated[float, Field(gt=0)]
-    shares: PositiveInt
-
-    @classmethod
-    def of(cls, specification: JobSpecification, noise_multiplier: float) -> Self | None:
-        """What the job says; None where each client has noise of its own."""
-        if not is_divided(specification):
-            return None
-        return cls(**vars(divided_noise(specification, noise_multiplier)))
-
-
-class SessionPlan(Value):
-    """How a job's updates are summed: a pure function of what was announced, so that every party can
-    compare what it is told in a round with what was agreed.
-
-    Attributes:
-        protocol: a name in the table of protocols.
-        bits: of one encoded coordinate, sign included.
-        bound: on one coordinate of a weighted (and rotated) update; beyond it is clipped.
-        rotate: whether updates are rotated by a randomised Hadamard transform first.
-        committee: the dedicated key holders by name; empty: the cohort's own workers.
-        holders: the largest committee.
-        fewest: a group's sum over fewer updates is never opened.
-        selected: no sum is opened in which fewer updates have a weight.
-        stage_s: how long a stage other than the upload may take.
-        rule: what judges the updates.
-        noise: what each client must add to its update, which has none of its own then.
-    """
-
-    protocol: SecureProtocol
-    bits: int
-    bound: Annotated[float, Field(gt=0)]
-    rotate: bool
-    committee: tuple[ClientId, ...] = ()
-    holders: int = 64
-    fewest: int = 2
-    selected: int = 2
-    stage_s: float = 10.0
-    rule: RulePlan = RulePlan()
-    noise: NoisePlan | None = None
-
-    @classmethod
-    def of(cls, specification: JobSpecification, noise_multiplier: float) -> Self:
-        """What the job says."""
-        aggregation = specification.aggregation
-        return cls(
-            protocol=aggregation.secure,
-            bits=aggregation.bits,
-            bound=planned_bound(specification, noise_multiplier),
-            rotate=aggregation.rotate,
-            committee=aggregation.key_holders,
-            holders=aggregation.committee,
-            fewest=fewest_in_a_sum(specification),
-            selected=fewest_selected(specification),
-            stage_s=aggregation.stage_s,
-            rule=RulePlan.of(specification, noise_multiplier),
-            noise=NoisePlan.of(specification, noise_multiplier),
-        )
-
-
-class LeftOut(Value):
-    """A client or group without influence on an aggregate, and why.
-
-    Attributes:
-        sent_wrong: what it sent could not be taken; not that nothing came, or that a rule gave it no weight.
-    """
-
-    client_id: ClientId
-    reason: str
-    sent_wrong: bool = False
-
-
-class Standing(Value):
-    """How often a client has been left out of a job for what it sent, and whether it is asked at all.
-
-    Attributes:
-        score: standard deviations above what is expected of one client among equals.
-        judged: rounds that count in the score.
-        left_out: of those, rounds in which it was left out.
-        finding: why it was left out the last time.
-        spared: why it is still asked, though its score says otherwise; empty where that is not so.
-        suspended: why it is not asked any more; empty while it is.
-        revision: of this client in this job; a higher one is later.
-    """
-
-    score: float = 0.0
-    judged: int = 0
-    left_out: int = 0
-    finding: str = ""
-    spared: str = ""
-    suspended: str = ""
-    revision: int = 0

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from shared.core.robust.judging.verdict import Reason
-from shared.events.values import Finding, LeftOut
+from shared.events.judgements import Finding, LeftOut
 
 
 def findings_of(weights: Mapping[str, float], reasons: Mapping[str, Reason]) -> tuple[Finding, ...]:

@@ -18,7 +18,8 @@ from shared.core.secagg.pairwise.terms import Terms as SecaggTerms
 from shared.errors import Rejected
 from shared.events.base import pack, unpack
 from shared.events.ids import ClientId, GroupId, JobId, RoundId
-from shared.events.values import BlobRef, Member, SessionPlan, Value
+from shared.events.plans import SessionPlan
+from shared.events.values import BlobRef, Member, Value
 from shared.job.plan import SECAGG_COLLUDING, SECAGG_LOST
 
 DOMAIN = b"fedlora/session-terms/v1"

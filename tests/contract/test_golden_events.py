@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import shared.events as events
-from shared.events import values
+from shared.events import judgements, plans, values
 from shared.events.base import DeadlinePassed, decode, encode, event_types, pack, unpack
 from shared.job.specification import JobSpecification
 
@@ -19,8 +19,8 @@ FOLDER = Path(__file__).parent / "golden"
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DIGEST = "ab" * 32
 BLOB = values.BlobRef(sha256=DIGEST, size_bytes=7)
-LEFT = (values.LeftOut(client_id="bob", reason="late"),)
-MECHANISM = values.PoissonGaussian(sampling_rate=0.1, noise_multiplier=1.5, steps=3)
+LEFT = (judgements.LeftOut(client_id="bob", reason="late"),)
+MECHANISM = values.PoissonSampled(sampling_rate=0.1, noise_multiplier=1.5, steps=3)
 LAYOUT = values.Layout(tensors=(values.TensorSpec(name="w.lora_B.weight", shape=(4, 2), trainable=True),))
 RESERVATION = values.Reservation(
     reservation_id="r-1",
@@ -37,10 +37,10 @@ IN_JOB = {"job_id": "job-1"}
 IN_ROUND = {**IN_JOB, "round_id": "job-1-r1"}
 IN_GROUP = {**IN_ROUND, "group_id": "job-1-r1-g1"}
 MEMBER = values.Member(verify_key=b"k" * 32, sealing_key=b"s" * 9, sealing_signature=b"t" * 64, weight=0.5)
-PLAN = values.SessionPlan(protocol="oneshot", bits=16, bound=0.5, rotate=False, committee=("kay",))
+PLAN = plans.SessionPlan(protocol="oneshot", bits=16, bound=0.5, rotate=False, committee=("kay",))
 ALICE = {"client_id": "alice"}
 ENDED = {**IN_ROUND, "number": 1, "started_at": AT, "root": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}
-STANDING = values.Standing(
+STANDING = judgements.Standing(
     score=4.5, judged=5, left_out=5, finding="its norm is large", suspended="often", revision=6
 )
 SPENT = {"epsilon": 1.25, "epsilon_limit": 8.0}
@@ -58,7 +58,7 @@ EXAMPLES = (
     events.JobWaiting(**IN_JOB, number=2, reason="3 clients are present, 4 are needed", since=AT),
     events.ClientSuspended(**ALICE, **IN_JOB, reason="often left out", standing=STANDING, at=AT),
     events.ClientReinstated(
-        **ALICE, **IN_JOB, reason="a new key", reinstated_by="op", before=STANDING, standing=values.Standing(), at=AT
+        **ALICE, **IN_JOB, reason="a new key", reinstated_by="op", before=STANDING, standing=judgements.Standing(), at=AT
     ),
     events.BudgetRequested(
         **IN_ROUND, clients=("alice",), mechanism=MECHANISM, planned_rounds=3, epsilon=8.0, delta=1e-5, expires_at=AT,

@@ -44,7 +44,8 @@ from shared.events import (
     RoundOpened,
     SuspensionRequested,
 )
-from shared.events.values import BlobRef, Layout, LeftOut, TensorSpec
+from shared.events.judgements import LeftOut
+from shared.events.values import BlobRef, Layout, TensorSpec
 from shared.job.loading import validate_job
 from shared.ports import Delivery
 from shared.service import queue_for

@@ -14,7 +14,7 @@ from shared.events import (
     RoundCompleted,
     SuspensionRequested,
 )
-from shared.events.values import Finding, LeftOut, Standing
+from shared.events.judgements import Finding, LeftOut, Standing
 from tests.integration.test_gateway import ACCEPTED, BLOB, ENDED, NOW, OPENED, gateway  # noqa: F401 - a fixture
 
 FINDING = Finding(subject="c", figure="distance", value=3.5, limit=1.0, weight=0.0)

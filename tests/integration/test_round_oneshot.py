@@ -14,7 +14,7 @@ from shared.core.secagg.encoding import Encoding, predicted_error
 from shared.core.secagg.oneshot import encoding as oneshot_encoding
 from shared.errors import Unavailable
 from shared.events import GroupFailed, GroupSummed, JobEnded, RoundAborted, RoundCompleted
-from shared.events.values import SessionPlan
+from shared.events.plans import SessionPlan
 from shared.sessions import uploads
 from shared.sessions.holding import RELEASE
 from shared.sessions.terms import oneshot_terms

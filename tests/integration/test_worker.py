@@ -28,7 +28,8 @@ from shared.events import (
     RoundStarted,
     UpdateSubmitted,
 )
-from shared.events.values import Layout, Member, PoissonGaussian, Reservation, SessionPlan, TensorSpec
+from shared.events.plans import SessionPlan
+from shared.events.values import Layout, Member, PoissonSampled, Reservation, TensorSpec
 from shared.job.specification import Aggregation, Data, JobSpecification, Model, Privacy, Task
 from shared.service import queue_for
 from shared.sessions.terms import HolderKey, SessionTerms
@@ -134,7 +135,7 @@ class Server:
                 layout_sha256=LAYOUT.sha256,
                 reservation=Reservation(
                     reservation_id=reservation, client_id="a", epsilon_after=1, epsilon_limit=8, delta=1e-5,
-                    mechanism=PoissonGaussian(sampling_rate=0.1, noise_multiplier=sigma, steps=8),
+                    mechanism=PoissonSampled(sampling_rate=0.1, noise_multiplier=sigma, steps=8),
                 ),
                 terms=await self.infrastructure.blobs.put(agreed.to_bytes()),
                 deadline=datetime.now(UTC) + timedelta(minutes=5),

@@ -22,7 +22,8 @@ from shared.events import (
     RoundStarted,
     UpdateSubmitted,
 )
-from shared.events.values import Member, NoisePlan, PoissonGaussian, Reservation, SessionPlan
+from shared.events.plans import NoisePlan, SessionPlan
+from shared.events.values import Member, PoissonSampled, Reservation
 from shared.job.plan import mechanism_of
 from shared.job.specification import JobSpecification
 from shared.sessions.terms import HolderKey, encoding_of
@@ -40,7 +41,7 @@ JOB = JobSpecification.model_validate(
         "aggregation": {"weight_cap": 40},
     }
 )
-A_ROUND = PoissonGaussian.of_round(JOB, 1.0)
+A_ROUND = PoissonSampled.of_round(JOB, 1.0)
 NOISE = NoisePlan(noise_multiplier=1.0, sensitivity=1e-3, shares=2)
 SECURE = ("oneshot", "secagg", "mpc3")
 
@@ -158,7 +159,7 @@ async def test_nothing_is_logged_of_what_noise_does_not_cover(server, capsys):
     assert "clipped" not in said.out + said.err
 
 
-LOCAL = PoissonGaussian(sampling_rate=0.1, noise_multiplier=1.0, steps=1)
+LOCAL = PoissonSampled(sampling_rate=0.1, noise_multiplier=1.0, steps=1)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from shared.core.privacy.ledger import export, verify
 from shared.errors import Rejected, Stale, Unavailable
 from shared.events import BudgetRequested, BudgetReserved, LedgerExtended, LimitRaised
 from shared.events.base import Envelope, Event
-from shared.events.values import PoissonGaussian
+from shared.events.values import PoissonSampled
 from tests.accountant_at_work import START, Accountant, Crash, SetClock, as_line, report, request
 from tests.servers import postgres
 
@@ -75,7 +75,7 @@ class Known:
 
 
 def asked(job, number, who, steps):
-    mechanism = PoissonGaussian(sampling_rate=0.1, noise_multiplier=1.0, steps=steps)
+    mechanism = PoissonSampled(sampling_rate=0.1, noise_multiplier=1.0, steps=steps)
     return request(number, tuple(who), job, mechanism, cost(JOB_STEPS), DELTA)
 
 

@@ -7,9 +7,9 @@ from services.client.policy import Policy
 from shared.core.privacy import Mechanism, epsilon
 from shared.core.privacy.filters import LIFETIME_ORDER, RenyiFilter
 from shared.errors import Refused
-from shared.events.values import PoissonGaussian, Reservation
+from shared.events.values import PoissonSampled, Reservation
 
-ROUND = PoissonGaussian(sampling_rate=0.1, noise_multiplier=1.0, steps=4)
+ROUND = PoissonSampled(sampling_rate=0.1, noise_multiplier=1.0, steps=4)
 LIMIT = epsilon([Mechanism(0.1, 1.0, 12)], 1e-5)
 
 
@@ -21,7 +21,7 @@ def reservation(number, mechanism):
 
 
 mechanisms = st.builds(
-    PoissonGaussian,
+    PoissonSampled,
     sampling_rate=st.sampled_from([0.05, 0.1, 0.2]),
     noise_multiplier=st.sampled_from([0.5, 1.0, 2.0]),
     steps=st.sampled_from([1, 4, 8]),

@@ -19,7 +19,7 @@ from shared.core.lora import flatten, unflatten
 from shared.core.secagg.encoding import decode_sum, encode
 from shared.errors import Refused
 from shared.events import JobEnded, RoundCompleted
-from shared.events.values import PoissonGaussian
+from shared.events.values import PoissonSampled
 from shared.job.plan import divided_noise, full_batch, planned_bound, weight_of
 from shared.job.refusals import refusals
 from shared.job.specification import JobSpecification
@@ -74,7 +74,7 @@ def prepared(folder, specification):
 
 
 def work(specification, data, adapter, declared, sigma=4.0):
-    mechanism = PoissonGaussian.of_round(specification, sigma)
+    mechanism = PoissonSampled.of_round(specification, sigma)
     return TrainingTask("j", "j-r1", specification, data, adapter, mechanism, declared, 1.0)
 
 

@@ -18,7 +18,7 @@ from services.client.training.trainer import LoraTrainer
 from services.gateway.adapter import zipped_adapter
 from shared.core.lora import flatten, initial_tensor, to_safetensors, unflatten
 from shared.errors import Refused
-from shared.events.values import PoissonGaussian
+from shared.events.values import PoissonSampled
 from shared.job.specification import JobSpecification
 
 ROWS = [{"text": f"item {n} is {'good' if n % 2 else 'bad'}", "label": "ab"[n % 2]} for n in range(40)]
@@ -55,7 +55,7 @@ def task(specification, data, layout, steps=3):
         t.name: initial_tensor(specification.seed, t.name, t.shape, specification.lora.method)
         for t in layout.trainable
     }
-    mechanism = PoissonGaussian(sampling_rate=0.3, noise_multiplier=0.5, steps=steps)
+    mechanism = PoissonSampled(sampling_rate=0.3, noise_multiplier=0.5, steps=steps)
     return TrainingTask("j", "j-r1", specification, data, adapter, mechanism, len(ROWS), 1.0)
 
 
@@ -94,7 +94,7 @@ def test_every_clipping_rule_trains_and_adaptive_moves_its_bound(data, clipping)
     trainer, specification = LoraTrainer(device="cpu"), job(privacy={"clipping": clipping})
     layout = trainer.prepare("j", specification, data, quiet).layout
     work = task(specification, data, layout)
-    work = replace(work, mechanism=PoissonGaussian.of_round(specification, 0.5))
+    work = replace(work, mechanism=PoissonSampled.of_round(specification, 0.5))
     result = trainer.train(work, quiet, lambda: False)
     assert np.isfinite(result.update).all()
     assert (result.clip_norm == 1.0) == (clipping != "adaptive")

@@ -11,7 +11,7 @@ import pytest
 from shared.core.privacy import Mechanism, Skellam, accountants
 from shared.core.privacy.accountants.reference import epsilon
 from shared.core.privacy.ledger import GENESIS_SHA256, LedgerLine, export
-from shared.events.values import PoissonGaussian
+from shared.events.values import PoissonSampled
 from tests.accountant_at_work import ROUND, START, Accountant, report, request
 from tests.command_line import fedlora
 
@@ -184,7 +184,7 @@ def test_a_ledger_of_nothing_is_whole(verified):
     assert "0 entries, chain intact" in out
 
 
-INTEGERS = PoissonGaussian(
+INTEGERS = PoissonSampled(
     kind="poisson-skellam", sampling_rate=0.1, noise_multiplier=1.0, l2_sensitivity=2000.0, steps=1
 )
 

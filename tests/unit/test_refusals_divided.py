@@ -7,7 +7,8 @@ import pytest
 
 from shared.core.privacy import Mechanism, Skellam, epsilon
 from shared.errors import Refused
-from shared.events.values import NoisePlan, PoissonGaussian, SessionPlan
+from shared.events.plans import NoisePlan, SessionPlan
+from shared.events.values import PoissonSampled
 from shared.job.plan import (
     divided_noise,
     honest_survivors,
@@ -148,9 +149,9 @@ def test_the_bound_is_that_of_a_whole_clients_gradients_without_noise():
 
 
 def test_the_round_and_its_session_say_what_noise_is_added():
-    a_round = PoissonGaussian.of_round(job(), 1.2)
+    a_round = PoissonSampled.of_round(job(), 1.2)
     assert (a_round.kind, a_round.steps) == ("poisson-skellam", 1)
-    assert PoissonGaussian.of(a_round.core()) == a_round
+    assert PoissonSampled.of(a_round.core()) == a_round
     plan = SessionPlan.of(job(), 1.2)
     assert plan.noise == NoisePlan(noise_multiplier=1.2, sensitivity=0.01, shares=9)
     assert SessionPlan.of(job(privacy={"noise": "local"}), 1.2).noise is None
@@ -161,6 +162,6 @@ def test_the_round_and_its_session_say_what_noise_is_added():
     [{"l2_sensitivity": None}, {"kind": "poisson-gaussian"}, {"bits_noise_multiplier": 12.0}],
 )
 def test_a_mechanism_of_two_kinds_at_once_is_none(change):
-    values = {**PoissonGaussian.of_round(job(), 1.2).model_dump(), **change}
+    values = {**PoissonSampled.of_round(job(), 1.2).model_dump(), **change}
     with pytest.raises(ValueError, match="integers"):
-        PoissonGaussian(**values)
+        PoissonSampled(**values)

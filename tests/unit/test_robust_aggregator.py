@@ -15,7 +15,8 @@ from shared.core.robust.gram import RULES
 from shared.errors import Stale
 from shared.events import GroupFailed, GroupSummed, RoundAborted, UpdateAggregated
 from shared.events.base import Envelope
-from shared.events.values import Finding, LeftOut, RulePlan
+from shared.events.judgements import Finding, LeftOut
+from shared.events.plans import RulePlan
 from tests.sessions_at_work import START, OsRandom, SetClock
 
 SEED = 20261128

@@ -12,7 +12,7 @@ from shared.core.robust.gram import RULES
 from shared.core.secagg import fixed_point
 from shared.errors import Rejected
 from shared.events import ClientDeclined, GroupFailed, GroupSummed
-from shared.events.values import RulePlan
+from shared.events.plans import RulePlan
 from tests.sessions_at_work import DEADLINE, SERVER, Summing, requested, terms_of, upload
 
 SEED, COUNT, DIMENSION = 20261129, 9, 12

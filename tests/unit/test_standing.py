@@ -18,7 +18,8 @@ from services.coordinator.standing import (
     suspended_by_score,
 )
 from shared.events import RoundCompleted, UpdateAggregated
-from shared.events.values import BlobRef, LeftOut
+from shared.events.judgements import LeftOut
+from shared.events.values import BlobRef
 
 SEED = 20261124
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

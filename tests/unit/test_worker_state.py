@@ -7,7 +7,8 @@ from services.client import state
 from services.client.state import LocalJob, LocalRound, Pinned
 from shared.errors import Refused, Rejected, Stale
 from shared.events import RoundStarted
-from shared.events.values import BlobRef, Layout, PoissonGaussian, Reservation, SessionPlan, TensorSpec
+from shared.events.plans import SessionPlan
+from shared.events.values import BlobRef, Layout, PoissonSampled, Reservation, TensorSpec
 from shared.job.specification import JobSpecification
 from shared.sessions.terms import SessionTerms, check_committee
 from tests.sessions_at_work import requested, terms_of
@@ -18,7 +19,7 @@ ROUND = LocalRound(
         adapter=BlobRef(sha256="ab" * 32, size_bytes=1), layout_sha256="cd" * 32,
         reservation=Reservation(
             reservation_id="s", client_id="a", epsilon_after=1, epsilon_limit=8, delta=1e-5,
-            mechanism=PoissonGaussian(sampling_rate=0.1, noise_multiplier=1, steps=1),
+            mechanism=PoissonSampled(sampling_rate=0.1, noise_multiplier=1, steps=1),
         ),
         terms=BlobRef(sha256="ef" * 32, size_bytes=1), deadline=datetime(2026, 1, 1, tzinfo=UTC),
     )
@@ -131,6 +132,6 @@ def test_a_committee_with_a_key_that_its_holder_did_not_sign_is_rejected(change)
 
 def test_bits_with_less_noise_than_the_whole_step_are_no_mechanism():
     with pytest.raises(ValidationError, match="leave none for the sum"):
-        PoissonGaussian(sampling_rate=0.1, noise_multiplier=1.0, bits_noise_multiplier=0.9, steps=1)
-    kept = PoissonGaussian(sampling_rate=0.1, noise_multiplier=1.0, bits_noise_multiplier=10.0, steps=1)
-    assert PoissonGaussian.of(kept.core()) == kept
+        PoissonSampled(sampling_rate=0.1, noise_multiplier=1.0, bits_noise_multiplier=0.9, steps=1)
+    kept = PoissonSampled(sampling_rate=0.1, noise_multiplier=1.0, bits_noise_multiplier=10.0, steps=1)
+    assert PoissonSampled.of(kept.core()) == kept

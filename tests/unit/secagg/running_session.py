@@ -12,8 +12,9 @@ from services.secure_aggregation.protocols.base import UPLOAD, Keys, Summed
 from services.secure_aggregation.state import Session
 from shared.core.secagg.sealing import SealingKey
 from shared.errors import Rejected, Stale, Unavailable
+from shared.events.plans import SessionPlan
 from shared.events.secure_aggregation import MAX_STAGE_BYTES
-from shared.events.values import Member, SessionPlan
+from shared.events.values import Member
 from shared.sessions.terms import SessionTerms, reference
 
 SERVER = Keys(SealingKey.from_bytes(bytes(range(96))), Ed25519PrivateKey.from_private_bytes(bytes(32)))

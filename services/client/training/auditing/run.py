@@ -31,7 +31,7 @@ from shared.core.privacy.audit import (
     membership_scores,
     most_audited_epsilon,
 )
-from shared.events.values import PoissonGaussian
+from shared.events.values import PoissonSampled
 from shared.job.plan import planned_noise
 from shared.job.specification import JobSpecification
 
@@ -121,7 +121,7 @@ def audit(  # noqa: PLR0913 - a run, its size and its randomness
     Raises: Refused when there are more canaries than trained parameters; NoiseNotFound.
     Source: Steinke, Nasr, Jagielski 2023, arXiv:2305.08846, Algorithm 1.
     """
-    mechanism = PoissonGaussian.of_round(job, planned_noise(job)).model_copy(update={"steps": steps})
+    mechanism = PoissonSampled.of_round(job, planned_noise(job)).model_copy(update={"steps": steps})
     planted = dirac_canaries(adapted, canaries, job.privacy.clip_norm, records)
     included = stream.uniform(canaries) <= 0.5
     seen = _watch(adapted, job, mechanism, records, planted, included, stream)
@@ -188,7 +188,7 @@ def _test(what: str, squares: float, degrees: int) -> NoiseTest:
 def _watch(  # noqa: PLR0913, PLR0917 - all that one run is made of
     adapted: AdaptedModel,
     job: JobSpecification,
-    mechanism: PoissonGaussian,
+    mechanism: PoissonSampled,
     records: Sequence[TokenRecord],
     planted: Canaries,
     included: NDArray[np.bool_],
