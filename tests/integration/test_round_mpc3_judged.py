@@ -8,7 +8,8 @@ import pytest
 
 from services.client.sessions import mpc3
 from services.secure_aggregation.parties import building
-from services.secure_aggregation.protocols.mpc3 import TOO_LONG, TRUSTED
+from services.secure_aggregation.protocols.base import TRUSTED
+from services.secure_aggregation.protocols.mpc3 import TOO_LONG
 from shared.core.robust.judging import Choice, Mix
 from shared.core.robust.judging.verdict import judge
 from shared.core.secagg.mpc3 import client

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.secure_aggregation.protocols.base import UPLOAD, Failed, Summed
-from services.secure_aggregation.protocols.none import TRUSTED, Opened
+from services.secure_aggregation.protocols.base import TRUSTED, UPLOAD, Failed, Summed
+from services.secure_aggregation.protocols.none import Opened
 from services.secure_aggregation.state import Session
 from shared.core.robust.gram import RULES
 from shared.core.secagg import fixed_point

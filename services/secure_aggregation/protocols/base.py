@@ -24,6 +24,7 @@ from shared.sessions.terms import SessionTerms
 UPLOAD = "upload"
 SECRET_DOMAIN = b"fedlora/aggregation-secret/v1"
 MISSING = "no complete upload by the deadline"
+TRUSTED = "the others are measured by its update, which does not count itself"
 
 
 Talk = Callable[[Links, Telemetry], Awaitable[None]]

@@ -12,6 +12,7 @@ from services.secure_aggregation.parties.link import Links
 from services.secure_aggregation.parties.others import OTHERS
 from services.secure_aggregation.parties.side import SECRETS, Side
 from services.secure_aggregation.protocols.base import (
+    TRUSTED,
     UPLOAD,
     Failed,
     Keys,
@@ -32,7 +33,6 @@ PARTIES, OPENING = "parties", "opening"
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 2.0
 RULE = "mpc3-rule"  # what the key of a rule that draws is for
 TOO_LONG = "its update is too long for its job's bound"
-TRUSTED = "the others are measured by its update, which does not count itself"
 
 
 class Shared(Running):

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from services.secure_aggregation.protocols.base import Failed, Judgement, Keys, Running, Step, Summed
+from services.secure_aggregation.protocols.base import TRUSTED, Failed, Judgement, Keys, Running, Step, Summed
 from services.secure_aggregation.state import FAILED, SUMMED, Session
 from shared.core.robust.judging.rows import Precision, Rows, rows_for
 from shared.core.robust.streaming.screening import refusal
@@ -15,7 +15,6 @@ from shared.sessions.terms import SessionTerms
 
 LARGEST = fixed_point.LIMIT * fixed_point.SCALE
 SCALE = np.float32(fixed_point.SCALE)
-TRUSTED = "the others are measured by its update, which does not count itself"
 
 
 class Opened(Running):
