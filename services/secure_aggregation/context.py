@@ -14,6 +14,7 @@ from services.secure_aggregation.protocols.base import Keys, Running
 from services.secure_aggregation.state import Session
 from shared.errors import Stale, Unavailable
 from shared.events.base import shard_of
+from shared.events.values import BlobRef
 from shared.ports import BlobStore, RandomSource, Telemetry, UnitOfWork
 from shared.sessions.terms import SessionTerms
 
@@ -26,11 +27,13 @@ class Gathered:
     """What one session has received.
 
     Attributes:
+        terms: on which `running` was begun.
         refused: who is not waited for any more; may be uncommitted.
         relaying: one relay at a time.
         talking: with the other parties, one conversation at a time.
     """
 
+    terms: BlobRef
     running: Running
     pieces: Pieces = field(default_factory=Pieces)
     refused: dict[str, str] = field(default_factory=dict)
@@ -59,12 +62,16 @@ class Aggregation:
         return self.shards is None or shard_of(group_id) in self.shards
 
     async def of(self, session: Session) -> Gathered:
-        """What the session has received so far; nothing yet after a restart."""
+        """What the session has received so far; nothing yet after a restart, nor where the commit that opened
+        it on other terms was lost."""
         known = self.gathered.get(session.key)
-        if known is None:
+        if known is None or known.terms != session.terms:
             terms = SessionTerms.from_bytes(await self.blobs.get(session.terms))
             running = await asyncio.to_thread(PROTOCOLS[session.protocol], terms, self.keys)
-            known = self.gathered.setdefault(session.key, Gathered(running))
+            found = self.gathered.get(session.key)
+            if found is not None and found.terms == session.terms:
+                return found  # another handler was faster
+            known = self.gathered[session.key] = Gathered(session.terms, running)
         return known
 
     def close(self, session: Session) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from services.secure_aggregation import pieces
 from services.secure_aggregation.context import Gathered
+from services.secure_aggregation.handlers import HANDLERS
 from services.secure_aggregation.protocols.base import UPLOAD, Summed
 from services.secure_aggregation.protocols.none import Opened
 from services.secure_aggregation.settings import load_keys
@@ -59,7 +60,7 @@ def test_any_order_and_duplication_of_chunks_gives_the_same_bits(order):
         job_id="job", round_id="job-r1", group_id="job-r1-g1", protocol="none", deadline=DEADLINE,
         terms={"sha256": "ab" * 32, "size_bytes": 1}, stage=UPLOAD,
     )  # fmt: skip
-    gathered = Gathered(Opened(TERMS, SERVER))
+    gathered = Gathered(session.terms, Opened(TERMS, SERVER))
     for index in order:
         take(gathered, session, MESSAGES[index])
     outcome = gathered.running.step(session, (), waited=False).outcome
@@ -116,6 +117,20 @@ async def test_an_upload_of_another_size_or_range_or_of_zeros_is_refused_and_lef
     assert [(item.client_id, item.sent_wrong) for item in summed.left_out] == [("c1", True)]
     assert summed.weights == {"c0": 1.0, "c2": 1.0, "c3": 1.0}
     assert await total(summing, summed) == [3 / fixed_point.SCALE, 6 / fixed_point.SCALE]
+
+
+async def test_terms_whose_commit_was_lost_bind_nobody(summing):
+    request = requested(CLIENTS, "none", 2, round_id="job-r2")
+    with pytest.raises(Unavailable):
+        async with summing.units.begin() as unit:
+            await HANDLERS[type(request)](request, unit, summing.context)
+            raise Unavailable("the database is away")
+    summing.terms = await summing.begin(request)
+    for client in CLIENTS:
+        await summing.handle(small(summing, client, values(1, 2)))
+    (summed,) = summing.of(GroupSummed)
+    assert summed.weights.keys() == set(CLIENTS)
+    assert await total(summing, summed) == [4 / fixed_point.SCALE, 8 / fixed_point.SCALE]
 
 
 async def total(summing, summed):
