@@ -126,6 +126,7 @@ async def test_terms_whose_commit_was_lost_bind_nobody(summing):
             await HANDLERS[type(request)](request, unit, summing.context)
             raise Unavailable("the database is away")
     summing.terms = await summing.begin(request)
+    assert summing.gathered("job-r2").running.terms == summing.terms
     for client in CLIENTS:
         await summing.handle(small(summing, client, values(1, 2)))
     (summed,) = summing.of(GroupSummed)
