@@ -149,13 +149,13 @@ class LastLayer:
             optimizer = setting.optimizer(self._trained, len(clients[number]), stream)
             optimizer.zero_grad(set_to_none=True)
             for parameter, gradient in zip(self._trained, gradients, strict=True):
-                parameter.grad_sample = gradient[end - len(chosen[number]) : end].clone()  # type: ignore[attr-defined]
+                parameter.grad_sample = gradient[end - len(chosen[number]) : end].clone()  # type: ignore[attr-defined] # Opacus' name
             optimizer.step()
             result[number] = self.vector().astype(np.float64) - vector
             with torch.no_grad():
                 for parameter, old in zip(self._trained, before, strict=True):
                     parameter.copy_(old)
-                    parameter.grad_sample = None  # type: ignore[attr-defined]
+                    parameter.grad_sample = None  # type: ignore[attr-defined] # Opacus' name
         return result
 
     def compare(self, setting: Setting, rows: NDArray[np.int64], seed: int) -> float:

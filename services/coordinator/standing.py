@@ -18,26 +18,15 @@ clients, sees a high score sooner than a table of the normal distribution says.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime
 
 from shared.events import UpdateAggregated, judgements
+from shared.events.judgements import Change
 from shared.ports import State
 
 FEWEST_ROUNDS = 3  # that have judged a client, before it is suspended for its score
-
-
-class Change(BaseModel):
-    """Who suspended or reinstated a client, when, why, and at which score; nobody: its score did."""
-
-    model_config = ConfigDict(frozen=True)
-
-    to: Literal["suspended", "reinstated"]
-    by: str
-    reason: str
-    score: float
-    at: AwareDatetime
 
 
 class Standing(State):

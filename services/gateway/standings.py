@@ -3,25 +3,11 @@
 As with all views, notices may come twice and in any order: the standing of the highest revision holds.
 """
 
-from datetime import datetime
-from typing import Any, ClassVar, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, ClassVar
 
 from shared.events import ClientReinstated, ClientSuspended, judgements
+from shared.events.judgements import Change
 from shared.ports import State
-
-
-class Change(BaseModel):
-    """A suspension or its end; `by` is empty where the score decided."""
-
-    model_config = ConfigDict(frozen=True)
-
-    to: Literal["suspended", "reinstated"]
-    by: str
-    reason: str
-    score: float
-    at: datetime
 
 
 class StandingView(State):

@@ -1,8 +1,8 @@
 """What a round says of clients: who was left out, why, and how often."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from shared.events.ids import ClientId
 from shared.events.values import Value
@@ -46,6 +46,16 @@ class LeftOut(Value):
     client_id: ClientId
     reason: str
     sent_wrong: bool = False
+
+
+class Change(Value):
+    """Who suspended or reinstated a client, when, why, and at which score; nobody: its score did."""
+
+    to: Literal["suspended", "reinstated"]
+    by: str
+    reason: str
+    score: float
+    at: AwareDatetime
 
 
 class Standing(Value):

@@ -183,6 +183,13 @@ class Running(ABC):
             return None
         return len(self.uploads) >= self.terms.plan.fewest
 
+    def require_root(self, present: Collection[str], reasons: Mapping[str, str]) -> None:
+        """Raises: Rejected where the update by which others are measured is not `present`."""
+        rule = self.terms.plan.rule
+        if rule.root and rule.root not in present:
+            why = reasons.get(rule.root) or self.why_missing(rule.root)
+            raise Rejected(f"{rule.name} measures updates by that of {rule.root}: {why}")
+
     def why_missing(self, client: str) -> str:
         """What did not come from a client that is left out without having said or done anything wrong."""
         return MISSING

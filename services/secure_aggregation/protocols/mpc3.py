@@ -25,7 +25,7 @@ from services.secure_aggregation.protocols.weighing import Survivors, Weighed, f
 from services.secure_aggregation.state import FAILED, SUMMED, Session
 from shared.core.secagg.encoding import decode_sum
 from shared.core.secagg.mpc3.opening import Aggregate
-from shared.errors import FedloraError, Rejected, Stale, Unavailable
+from shared.errors import FedloraError, Stale, Unavailable
 from shared.ports import Telemetry
 from shared.sessions.terms import SessionTerms, encoding_of, mpc3_terms
 
@@ -175,10 +175,8 @@ class Shared(Running):
     def _weigh(self, gram: NDArray[np.int64], found: int) -> Weighed:
         side, rule = self._side, self.terms.plan.rule
         survivors = Survivors(side.survivors, side.survivors_digest, side.members)
+        self.require_root(survivors.members, self.faults)
         if rule.root:
-            if rule.root not in survivors.members:
-                why = self.faults.get(rule.root) or self.why_missing(rule.root)
-                raise Rejected(f"{rule.name} measures updates by that of {rule.root}: {why}")
             self.faults = {**self.faults, rule.root: TRUSTED}
         key = self.keys.secret(RULE, survivors.digest)
         in_units = gram.astype(np.float64) * encoding_of(self.terms).step ** 2

@@ -64,9 +64,7 @@ class Opened(Running):
 
     def _judged(self, session: Session, rows: Rows) -> Summed:
         plan = self.terms.plan.rule
-        if plan.root and plan.root not in self.uploads:
-            why = session.out.get(plan.root) or self.why_missing(plan.root)
-            raise Rejected(f"{plan.name} measures updates by that of {plan.root}: {why}")
+        self.require_root(self.uploads, session.out)
         # Whoever sent what cannot be taken was one of those that may be malicious.
         refused = session.refused.keys() - self.uploads
         judged = rows.finish(max(0, plan.malicious - len(refused)))
