@@ -131,7 +131,7 @@ async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, contex
         await _retry(round_, f"{came} updates came, {wanted} are needed", unit, context)
         return
     before, update = await context.blobs.get(job.adapter), await context.blobs.get(event.update)
-    rate = aggregation.server_learning_rate
+    rate = job.specification.server.learning_rate
     adapter = await context.blobs.put(adapters.moved(before, update, job.layout, rate))
     await over(round_.replace(phase="completed"), "completed", "", unit)
     job, standings = await after_judging(job, round_, event, unit)

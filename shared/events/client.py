@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from shared.events.base import Channel, Event
 from shared.events.ids import ClientId, GroupId, JobId, ReservationId, RoundId, Sha256
@@ -35,6 +35,8 @@ class ClientReady(Event, type="client.ready.v1", channel=Channel.UP):
     job_id: JobId
     layout: Layout
     records: int  # declared once by the owner; public (docs/privacy.md)
+    rank: PositiveInt | None = None  # that it trains, where it is less than the layout's
+    epsilon: PositiveFloat | None = None  # its owner's own, where it is less than the job's
     sealing_key: bytes = b""  # what is sealed to this client as a key holder, in this job
     sealing_signature: bytes = b""  # over it; see shared/core/secagg/sealing.py
 

@@ -11,6 +11,8 @@ from shared.events.plans import SessionPlan
 from shared.events.values import BlobRef, Layout, Member, PoissonSampled, Reservation
 from shared.job.specification import JobSpecification
 
+RoundKind = Literal["train", "evaluate"]
+
 
 class JobAccepted(Event, type="job.accepted.v1", mandatory=False):
     """The job can run; clients are being asked."""
@@ -19,6 +21,7 @@ class JobAccepted(Event, type="job.accepted.v1", mandatory=False):
     specification: JobSpecification
     noise_multiplier: PositiveFloat  # planned over all rounds
     accepted_at: Timestamp
+    start: BlobRef | None = None  # as in JobSubmitted
 
 
 class JobRefused(Event, type="job.refused.v1", mandatory=False):
@@ -37,6 +40,7 @@ class JobAnnounced(Event, type="job.announced.v1", channel=Channel.DOWN):
     job_id: JobId
     specification: JobSpecification
     noise_multiplier: PositiveFloat
+    start: BlobRef | None = None  # as in JobSubmitted
 
 
 class JobWaiting(Event, type="job.waiting.v1", mandatory=False):
@@ -55,6 +59,7 @@ class BudgetRequested(Event, type="budget.requested.v1"):
     round_id: RoundId
     clients: tuple[ClientId, ...]
     mechanism: PoissonSampled
+    mechanisms: dict[ClientId, PoissonSampled] = {}  # of those with another one
     planned_rounds: int  # the whole plan, so that a fixed one is composed by PLD
     epsilon: PositiveFloat
     delta: PositiveFloat
@@ -73,6 +78,8 @@ class SessionRequested(Event, type="session.requested.v1", sharded=True):
     layout_sha256: Sha256
     dimension: int
     groups: int = 1  # of the round
+    enough: int | None = None  # updates that are summed without waiting for more
+    keep_updates: bool = False  # the sum's parts too; without secure aggregation alone
     deadline: Timestamp
 
 
@@ -95,7 +102,11 @@ class RoundStarted(Event, type="round.started.v1", channel=Channel.DOWN):
     round_id: RoundId
     group_id: GroupId
     number: int  # of this round, from 1
+    kind: RoundKind = "train"
+    completed: int = 0  # rounds that have moved the adapter so far
     adapter: BlobRef  # trainable tensors, float32, safetensors
+    base: BlobRef | None = None  # what is added to frozen weights, times LoRA's scale; float32, safetensors
+    control: BlobRef | None = None  # SCAFFOLD's common control variate, (d,) float64 little-endian
     layout_sha256: Sha256
     reservation: Reservation
     terms: BlobRef  # of the session, the same for the whole group; see shared/sessions/terms.py
@@ -109,15 +120,20 @@ class RoundClosed(Event, type="round.closed.v1", channel=Channel.DOWN):
     job_id: JobId
     round_id: RoundId
     outcome: Literal["completed", "aborted"]
+    counted: bool = False  # whether this client's update is in the sum
     reason: str = ""
 
 
 class RoundCompleted(Event, type="round.completed.v1"):
-    """The global adapter has moved."""
+    """The global adapter has moved, or was evaluated."""
 
     job_id: JobId
     round_id: RoundId
     number: int
+    kind: RoundKind = "train"
+    metrics: dict[str, float] = {}  # of an evaluation, from noisy sums
+    local_steps: int = 0  # of each client
+    uploaded_bytes: int = 0  # by all clients
     adapter: BlobRef
     contributors: tuple[ClientId, ...]
     rule: str = ""  # that judged

@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints, model_validator
 from shared.core.privacy.limits import LimitName, possible
 from shared.events.base import Event
 from shared.events.ids import ClientId, JobId
+from shared.events.values import BlobRef
 from shared.job.specification import JobSpecification
 
 
@@ -16,6 +17,7 @@ class JobSubmitted(Event, type="job.submitted.v1"):
     job_id: JobId
     specification: JobSpecification
     submitted_by: str = ""
+    start: BlobRef | None = None  # tensors, float32, safetensors, in place of the public seed's
 
 
 class JobCancelled(Event, type="job.cancelled.v1"):

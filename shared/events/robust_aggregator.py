@@ -16,3 +16,5 @@ class UpdateAggregated(Event, type="update.aggregated.v1"):
     left_out: tuple[LeftOut, ...]
     findings: tuple[Finding, ...] = ()  # about clients, or groups where those were judged
     update_norm: float
+    updates: BlobRef | None = None  # each client's, as in GroupSummed, for LoRA methods that need them
+    uploaded_bytes: int = 0  # by all clients of the round

@@ -54,6 +54,8 @@ class GroupSummed(Event, type="group.summed.v1"):
     rule: RulePlan = RulePlan()
     judged: bool = False
     findings: tuple[Finding, ...] = ()
+    updates: BlobRef | None = None  # float32 little-endian, (clients, d), in the order of `weights`
+    uploaded_bytes: int = 0  # by the group's clients
     named: dict[ClientId, str] = {}  # clients and key holders who sent something wrong, without effect
 
 

@@ -39,7 +39,9 @@ class Model(Section):
 class Lora(Section):
     """The low-rank adapter."""
 
-    method: Literal["ffa", "fedit"] = Field("ffa", description="which factors are trained and averaged")
+    method: Literal["ffa", "fedit", "rolora", "fedsb", "flora", "fedex", "flexlora"] = Field(
+        "ffa", description="which factors are trained, and what becomes of the clients' changes to them"
+    )
     rank: Literal["auto"] | Annotated[int, Field(ge=4, le=64)] = Field(
         8, description="of the update of each adapted matrix; `auto`: from noise, steps and lora.records"
     )
@@ -47,6 +49,9 @@ class Lora(Section):
         None, ge=1, description="for rank auto: records of all clients of a round, roughly; public"
     )
     rank_scale: float = Field(20.0, gt=0, description="for rank auto: kappa of the rule; larger is less rank")
+    mixed_ranks: bool = Field(
+        False, description="a client may train a smaller rank, as its owner's settings say"
+    )
     alpha: float | None = Field(None, gt=0, description="scale numerator; default 2 x rank")
     target_modules: Literal["attention", "mlp", "all"] | tuple[str, ...] = Field(
         "attention",
@@ -58,6 +63,9 @@ class Training(Section):
     """Local training in one round."""
 
     local_steps: int = Field(8, ge=1, le=10_000, description="DP-SGD steps in a round")
+    adaptive_steps: bool = Field(
+        False, description="local_steps at first, fewer as the federation's progress slows: the same in all"
+    )
     learning_rate: float = Field(0.001, gt=0, le=100, description="of the local optimizer")
     optimizer: Literal["sgd", "adam"] = Field("adam", description="local optimizer, fresh each round")
     momentum: float = Field(0.0, ge=0, lt=1, description="for sgd")
@@ -83,6 +91,9 @@ class Privacy(Section):
     noise_multiplier: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         "auto", description="sigma / clip norm; `auto` spends epsilon exactly over all rounds"
     )
+    personal_budgets: bool = Field(
+        False, description="clients with a smaller epsilon of their own take part, with a smaller clip norm"
+    )
 
 
 class Rounds(Section):
@@ -91,6 +102,16 @@ class Rounds(Section):
     count: int = Field(3, ge=1, le=100_000, description="rounds that complete before the job ends")
     min_clients: int = Field(2, ge=2, description="fewer finished updates abort the round")
     clients_per_round: int | None = Field(None, ge=2, description="default: all that are ready")
+    selection: Literal["uniform", "availability", "bandwidth"] = Field(
+        "uniform", description="of clients: at random, or rather those that finish rounds, or do so soon"
+    )
+    over_selection: float = Field(
+        0.0, ge=0, le=1, description="share of clients_per_round asked beside them, against stragglers"
+    )
+    asynchronous: bool = Field(
+        False, description="clients train at their own pace; without secure aggregation alone"
+    )
+    buffer: int = Field(10, ge=1, description="for asynchronous: updates that make a step of the adapter")
     deadline_s: float = Field(600.0, gt=0, description="from round.started to the last upload")
     gather_s: float = Field(30.0, ge=0, description="wait for more than min_clients before round 1")
     retries: int = Field(3, ge=0, description="rounds that may fail in a row before the job stops")
@@ -141,7 +162,52 @@ class Aggregation(Section):
     suspend_at: float | None = Field(
         None, gt=0, description="score from which a client that keeps being left out is asked no more"
     )
-    server_learning_rate: float = Field(1.0, gt=0, le=10, description="factor on the update")
+
+
+class Server(Section):
+    """How the federation's update moves the adapter."""
+
+    optimizer: Literal["fedavg", "fedprox", "fednova", "fedavgm", "fedadam", "fedyogi", "scaffold"] = Field(
+        "fedavg", description="what steps with the mean update"
+    )
+    learning_rate: float = Field(
+        1.0, gt=0, le=10, description="factor on the step; for fedadam and fedyogi its length, such as 0.01"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="for fedavgm, fedadam and fedyogi")
+    memory: float = Field(0.99, ge=0, lt=1, description="for fedadam and fedyogi: of the second moment")
+    floor: float = Field(
+        1e-3, gt=0, description="for fedadam and fedyogi: added to the root of the second moment"
+    )
+    proximal: float = Field(0.01, ge=0, description="for fedprox: pull back to where the round began")
+
+
+class Compression(Section):
+    """Fewer values an upload."""
+
+    kind: Literal["none", "random-k", "top-k", "sign"] = Field(
+        "none", description="random-k: the same random coordinates of every client"
+    )
+    keep: float = Field(0.25, gt=0, le=1, description="share of the coordinates that is sent")
+
+
+class Evaluation(Section):
+    """Noisy sums of metrics over records that clients hold out and never train on."""
+
+    every: int | None = Field(None, ge=1, description="rounds between evaluations; default: never")
+    share: float = Field(0.1, gt=0, lt=1, description="of a client's records that is held out")
+    records: int = Field(256, ge=1, le=100_000, description="of a client that an evaluation reads, at most")
+    noise_multiplier: float = Field(
+        10.0, gt=0, description="noise on an evaluation's sums over what one record moves them by"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="evaluations in a row without a better loss that end the job"
+    )
+    stop_epsilon: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="clients vote when to stop, by AboveThreshold at this epsilon, and release no metrics",
+    )
 
 
 class Data(Section):
@@ -165,4 +231,7 @@ class JobSpecification(Section):
     privacy: Privacy = Privacy()
     rounds: Rounds = Rounds()
     aggregation: Aggregation = Aggregation()
+    server: Server = Server()
+    compression: Compression = Compression()
+    evaluation: Evaluation = Evaluation()
     seed: int = Field(0, ge=0, lt=2**63, description="public: initial adapter, never noise or sampling")

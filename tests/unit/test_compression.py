@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.core.compression import RandomK, compress, coordinates, expand, refuse_feedback, with_feedback
+from shared.core.compression import RandomK, compress, coordinates, expand
 from shared.core.secagg.encoding import Encoding, decode_sum, encode, predicted_error
 from shared.errors import Refused, Rejected
 
@@ -100,27 +100,6 @@ def test_encoded_for_a_secure_sum_after_it_nothing_is_lost_but_rounding(rotation
     error = compression.factor * predicted_error(encoding, clients)
     assert np.abs(decoded - expected).max() < 7 * error < 0.1
     assert np.count_nonzero(decoded) <= 100
-
-
-def test_with_feedback_all_that_was_learnt_is_sent_or_kept():
-    rows, memory, sent = vectors(200, 20, 64), np.zeros(20, np.float32), np.zeros(20)
-    for row, seed in zip(rows, seeds(200), strict=True):
-        compression = RandomK(20, 5, seed, unbiased=False)
-        values, memory = with_feedback(compression, row, memory)
-        sent += expand(compression, values)
-    np.testing.assert_allclose(sent + memory, rows.sum(axis=0), atol=1e-3)
-    # A coordinate waits four rounds on average, so what is kept does not grow with the rounds: its squares
-    # are about 20 x 4, those of all that was learnt 20 x 200.
-    assert float(memory @ memory) < 400 < float((rows.sum(axis=0) ** 2).sum())
-
-
-def test_feedback_is_refused_where_it_has_no_guarantee():
-    plain = RandomK(20, 5, b"round", unbiased=False)
-    refuse_feedback(plain, secure=False)
-    with pytest.raises(Refused, match="no clip norm bounds"):
-        refuse_feedback(plain, secure=True)
-    with pytest.raises(Refused, match="unbiased: false"):
-        refuse_feedback(replace(plain, unbiased=True), secure=False)
 
 
 def test_what_does_not_fit_is_refused_or_rejected():

@@ -1,6 +1,5 @@
 """Fewer values an upload. Fewer bits a value: `shared.core.secagg.encoding`."""
 
-from shared.core.compression.feedback import refuse_feedback, with_feedback
 from shared.core.compression.random_k import RandomK, compress, coordinates, expand
 
-__all__ = ["RandomK", "compress", "coordinates", "expand", "refuse_feedback", "with_feedback"]
+__all__ = ["RandomK", "compress", "coordinates", "expand"]
