@@ -11,6 +11,8 @@ from shared.job.plan import least_planned_noise, mechanism_of, planned_steps
 from shared.job.refusals_aggregation import AGGREGATION_RULES
 from shared.job.refusals_cohort import known_cohorts
 from shared.job.refusals_divided import divided
+from shared.job.refusals_learning import LEARNING_RULES
+from shared.job.refusals_rounds import ROUND_RULES
 from shared.job.specification import JobSpecification, Privacy, Task
 
 DEFAULT_QUANTILE = Privacy.model_fields["clip_quantile"].default
@@ -193,6 +195,8 @@ RULES: tuple[Rule, ...] = (
     _clipping,
     _noise,
     divided,
+    *LEARNING_RULES,
+    *ROUND_RULES,
     *AGGREGATION_RULES,
     known_cohorts,
 )
