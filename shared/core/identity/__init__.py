@@ -1,0 +1,1 @@
+"""Who is who in a federation: its certificate authority, one-time and API tokens, roles. Pure."""
