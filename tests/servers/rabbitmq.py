@@ -20,11 +20,16 @@ class RabbitServer:
     port: int
     environment: dict[str, str]
     binaries: Path
+    tls_port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     def url(self, vhost: str = "%2F", user: str = "guest", password: str = "guest") -> str:
         """AMQP URL of a virtual host."""
         return f"amqp://{user}:{password}@127.0.0.1:{self.port}/{vhost}"
+
+    def tls_url(self, vhost: str = "%2F") -> str:
+        """AMQP URL of a virtual host, for a login by certificate."""
+        return f"amqps://localhost:{self.tls_port}/{vhost}?auth=external"
 
     def control(self, *arguments: str) -> str:
         """rabbitmqctl on this node."""
@@ -67,14 +72,27 @@ class RabbitServer:
             self.process = None
 
 
+@dataclass(frozen=True)
+class Certificates:
+    """Files of the node's own certificate, and of the authority that its clients must be of."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
 @contextmanager
-def rabbitmq_server() -> Iterator[RabbitServer]:
-    """A node with default settings and the user guest, while it runs."""
+def rabbitmq_server(certificates: Certificates | None = None) -> Iterator[RabbitServer]:
+    """A node while it runs: with default settings and the user guest; with certificates it listens for TLS 1.3
+    alone, beside no other port, and lets nobody in but by a certificate."""
     binaries = program("usr/lib/rabbitmq/bin/rabbitmq-server").parent
     with TemporaryDirectory(prefix="fedlora-rabbitmq-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         server = RabbitServer(folder, free_port(), {}, binaries)
         server.environment = _environment(folder, server.port)
+        if certificates is not None:
+            server.tls_port = server.port
+            _demand_certificates(folder, server.port, certificates)
         with epmd(server), started(server):
             yield server
 
@@ -100,6 +118,22 @@ def epmd(server: RabbitServer) -> Iterator[None]:
     command = [program("usr/bin/epmd", "usr/lib/erlang/erts-*/bin/epmd"), "-port", port]
     with running(command, lambda: answers(int(port)), log=server.folder / "epmd.log", env=server.environment):
         yield
+
+
+def _demand_certificates(folder: Path, port: int, certificates: Certificates) -> None:
+    """The broker's part of deploy/rabbitmq/rabbitmq.conf, on loopback."""
+    (folder / "rabbitmq.conf").write_text(
+        f"listeners.tcp = none\nlisteners.ssl.default = 127.0.0.1:{port}\n"
+        f"ssl_options.cacertfile = {certificates.authority}\n"
+        f"ssl_options.certfile = {certificates.certificate}\n"
+        f"ssl_options.keyfile = {certificates.key}\n"
+        "ssl_options.versions.1 = tlsv1.3\nssl_options.verify = verify_peer\n"
+        "ssl_options.fail_if_no_peer_cert = true\nssl_options.depth = 1\n"
+        "auth_mechanisms.1 = EXTERNAL\nssl_cert_login_from = common_name\n"
+        "log.console = false\nvm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 50MB\n"
+        "raft.wal_max_size_bytes = 16777216\n"
+    )
+    (folder / "plugins").write_text("[rabbitmq_auth_mechanism_ssl].\n")
 
 
 def _environment(folder: Path, port: int) -> dict[str, str]:
