@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt
 from shared.core.robust.judging import Choice, Mix
 from shared.events.ids import ClientId
 from shared.events.values import Value
+from shared.job import evaluation
 from shared.job.plan import (
     choice_of,
     divided_noise,
@@ -130,4 +131,24 @@ class SessionPlan(Value):
             stage_s=aggregation.stage_s,
             rule=RulePlan.of(specification, noise_multiplier),
             noise=NoisePlan.of(specification, noise_multiplier),
+        )
+
+    @classmethod
+    def evaluating(cls, specification: JobSpecification) -> Self:
+        """How an evaluation's sums are added up: by the job's protocol, over at least `min_clients`
+        clients that weigh the same, without a rule."""
+        aggregation, fewest = specification.aggregation, specification.rounds.min_clients
+        noise = evaluation.divided_over(specification)
+        return cls(
+            protocol=aggregation.secure,
+            bits=evaluation.BITS,
+            bound=1.0,
+            rotate=False,
+            committee=aggregation.key_holders,
+            holders=aggregation.committee,
+            fewest=fewest,
+            selected=fewest,
+            stage_s=aggregation.stage_s,
+            rule=RulePlan(bits=evaluation.BITS),
+            noise=None if noise is None else NoisePlan(**vars(noise)),
         )

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from shared.core.privacy import AdaptiveClipping, Mechanism, Skellam
 from shared.events.ids import ClientId, ReservationId, Sha256
+from shared.job.evaluation import evaluation_mechanism
 from shared.job.plan import (
     mechanism_of,
 )
@@ -106,6 +107,11 @@ class PoissonSampled(Value):
     def of_round(cls, specification: JobSpecification, noise_multiplier: float) -> Self:
         """What one client releases in one round of the job."""
         return cls.of(mechanism_of(specification, noise_multiplier, specification.training.local_steps))
+
+    @classmethod
+    def of_evaluation(cls, specification: JobSpecification) -> Self:
+        """What one client releases in one evaluation of the job."""
+        return cls.of(evaluation_mechanism(specification))
 
     @classmethod
     def of(cls, mechanism: Mechanism) -> Self:

@@ -3,8 +3,9 @@
 import math
 from typing import TYPE_CHECKING
 
-from shared.core.privacy import AdaptiveClipping, Mechanism, Skellam, least_noise, noise_multiplier_for
+from shared.core.privacy import AdaptiveClipping, Mechanism, Skellam, least_noise
 from shared.core.robust.judging import Choice
+from shared.job.evaluation import beside_training
 from shared.job.specification import JobSpecification
 
 if TYPE_CHECKING:
@@ -35,12 +36,24 @@ def planned_noise(specification: JobSpecification) -> float:
 
 
 def least_planned_noise(specification: JobSpecification) -> float:
-    """The least noise multiplier that keeps the whole job under epsilon. Raises: NoiseNotFound."""
+    """The least noise multiplier that keeps the whole job, its evaluations included, under epsilon.
+
+    Raises: NoiseNotFound.
+    """
     privacy, steps = specification.privacy, planned_steps(specification)
-    if not is_divided(specification):
-        return noise_multiplier_for(privacy.epsilon, privacy.delta, privacy.sampling_rate, steps)
+    beside = beside_training(specification)
+    if is_divided(specification):
+        return least_noise(
+            privacy.epsilon,
+            privacy.delta,
+            lambda noise: mechanism_of(specification, noise, steps),
+            beside=beside,
+        )
     return least_noise(
-        privacy.epsilon, privacy.delta, lambda noise: mechanism_of(specification, noise, steps)
+        privacy.epsilon,
+        privacy.delta,
+        lambda noise: Mechanism(privacy.sampling_rate, noise, steps),
+        beside=beside,
     )
 
 

@@ -7,10 +7,12 @@ from shared.core.privacy import epsilon
 from shared.core.privacy.accountants import FIGURE_TOLERANCE
 from shared.core.privacy.limits import UNRAISED
 from shared.errors import FedloraError, Refused
+from shared.job.evaluation import beside_training
 from shared.job.plan import least_planned_noise, mechanism_of, planned_steps
 from shared.job.refusals_aggregation import AGGREGATION_RULES
 from shared.job.refusals_cohort import known_cohorts
 from shared.job.refusals_divided import divided
+from shared.job.refusals_evaluation import evaluations
 from shared.job.refusals_learning import LEARNING_RULES
 from shared.job.refusals_rounds import ROUND_RULES
 from shared.job.specification import JobSpecification, Privacy, Task
@@ -163,7 +165,8 @@ def _noise(job: JobSpecification) -> Iterator[Refused]:
         return
     if privacy.noise_multiplier == "auto" or privacy.noise_multiplier >= needed:
         return
-    spent = epsilon([mechanism_of(job, privacy.noise_multiplier, steps)], privacy.delta)
+    whole = [mechanism_of(job, privacy.noise_multiplier, steps), *beside_training(job)]
+    spent = epsilon(whole, privacy.delta)
     if spent <= privacy.epsilon - FIGURE_TOLERANCE:  # as `noise_multiplier_for` plans
         return
     yield Refused(
@@ -197,6 +200,7 @@ RULES: tuple[Rule, ...] = (
     divided,
     *LEARNING_RULES,
     *ROUND_RULES,
+    evaluations,
     *AGGREGATION_RULES,
     known_cohorts,
 )

@@ -43,13 +43,17 @@ def noise_multiplier_for(
 
 
 def least_noise(
-    target_epsilon: float, delta: float, plan: Callable[[float], Mechanism], accountant: str = "pld"
+    target_epsilon: float,
+    delta: float,
+    plan: Callable[[float], Mechanism],
+    accountant: str = "pld",
+    beside: Sequence[Mechanism] = (),
 ) -> float:
     """As `noise_multiplier_for`, for any kind of mechanism: `plan` gives the whole plan at a noise
-    multiplier, and costs less the larger that is."""
+    multiplier, and costs less the larger that is; `beside` is what runs beside it in any case."""
 
     def fits(noise: float) -> bool:
-        return epsilon([plan(noise)], delta, accountant) <= target_epsilon - FIGURE_TOLERANCE
+        return epsilon([plan(noise), *beside], delta, accountant) <= target_epsilon - FIGURE_TOLERANCE
 
     low, high = LEAST_NOISE, 1.0
     while not fits(high):
