@@ -6,9 +6,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.secure_aggregation.parties.certificates import Identity
 from services.secure_aggregation.parties.link import Links
 from services.secure_aggregation.protocols.base import Keys
+from shared.adapters.certificates import Identity
 from shared.adapters.key_file import load_or_make
 from shared.core.secagg.mpc3.terms import PARTIES
 from shared.core.secagg.sealing import PRIVATE_BYTES, SealingKey

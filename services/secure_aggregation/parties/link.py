@@ -14,7 +14,8 @@ from typing import Any
 
 import structlog
 
-from services.secure_aggregation.parties.certificates import Identity, name_of
+from services.secure_aggregation.parties.certificates import name_of
+from shared.adapters.certificates import Identity
 from shared.core.secagg.mpc3.terms import PARTIES
 from shared.errors import FedloraError, Refused, Rejected, Stale, Unavailable
 from shared.events.base import pack, unpack
