@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fedlora import clients, jobs, ledger, limits
+from fedlora import authority, clients, jobs, ledger, limits
 from fedlora.api_client import DEFAULT_URL
 from fedlora.audit import audit
 from fedlora.console import complain
@@ -48,6 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Federated, private LoRA fine-tuning of language models.",
 )
+app.add_typer(authority.app, name="ca")
 app.add_typer(jobs.app, name="job")
 app.add_typer(clients.app, name="client")
 app.add_typer(ledger.app, name="ledger")

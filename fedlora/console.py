@@ -6,12 +6,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(line: str) -> None:
-    """A line for people, as it is: no markup is read from what users and services wrote."""
+    """A line for people, as it is: no markup and no emoji is read from what users and services wrote."""
     out.print(line, markup=False)
 
 
