@@ -34,6 +34,11 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
     candidates = [client for client in job.candidates if client in present]
     rounds = job.specification.rounds
     reason = awaited(job, candidates)
+    if reason and job.purpose == "evaluate":  # nobody waits for an evaluation
+        job = job.replace(evaluated=job.completed)
+        if job.completed >= rounds.count:
+            await end(job, "completed", "all rounds are done", unit)
+            return
     if job.layout is None or reason:
         await _look_again(job, reason, unit, context)
         return
@@ -54,6 +59,7 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
         root=context.telemetry.new_root(),
         started_at=unit.now,
         deadline=deadline,
+        purpose=job.purpose,
         left_out=tuple(LeftOut(client_id=name, reason=why) for name, why in sorted(job.excluded.items())),
     )
     await unit.save(round_)
@@ -66,7 +72,7 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
             job_id=job.job_id,
             round_id=round_.round_id,
             clients=round_.cohort,
-            mechanism=job.mechanism,
+            mechanism=job.next_mechanism,
             planned_rounds=rounds.count,
             epsilon=job.specification.privacy.epsilon,
             delta=job.specification.privacy.delta,

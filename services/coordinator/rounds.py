@@ -1,6 +1,7 @@
 """A round from its budget to the adapter's step, and what follows it."""
 
 from services.coordinator import adapter as adapters
+from services.coordinator import evaluating
 from services.coordinator.beginning import advance
 from services.coordinator.context import Coordination
 from services.coordinator.ending import abort, end, over, publish
@@ -35,6 +36,9 @@ async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: C
     round_ = round_.replace(
         reservations=event.reservations, left_out=(*round_.left_out, *event.refused), phase="opening"
     )
+    if round_.purpose == "evaluate":
+        await evaluating.on_reserved(job, round_, unit, context)
+        return
     min_clients = job.specification.rounds.min_clients
     if len(event.reservations) < min_clients:
         await _exhausted(job, round_, event.refused, unit)
@@ -72,6 +76,9 @@ async def on_budget_refused(event: BudgetRefused, unit: UnitOfWork, context: Coo
     round_ = await _current(event.job_id, event.round_id, unit)
     if round_.phase != "budgeting":
         raise Stale("the budget is reserved")
+    if round_.purpose == "evaluate":
+        await evaluating.skip(round_, "no client has budget for an evaluation", unit, context)
+        return
     await _exhausted(await unit.load(Job, event.job_id), round_, event.refused, unit)
 
 
@@ -97,6 +104,8 @@ async def on_session_opened(event: SessionOpened, unit: UnitOfWork, context: Coo
                 round_id=round_.round_id,
                 group_id=event.group_id,
                 number=round_.number,
+                kind=round_.purpose,
+                completed=job.completed,
                 adapter=job.adapter,
                 layout_sha256=job.layout.sha256,
                 reservation=reservation,
@@ -125,6 +134,9 @@ async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, contex
     job = await unit.load(Job, event.job_id)
     if job.layout is None or job.adapter is None:
         raise Stale("the job has no adapter")
+    if round_.purpose == "evaluate":
+        await evaluating.on_sum(job, round_, event, unit, context)
+        return
     aggregation, wanted = job.specification.aggregation, job.specification.rounds.min_clients
     came = len(event.weights) + (aggregation.root is not None)  # whose update came, or nobody were judged
     if came < wanted:
@@ -154,11 +166,7 @@ async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, contex
     )
     publish(completed, round_, unit)
     job = job.replace(adapter=adapter, completed=job.completed + 1, failures=0, round_id="")
-    if job.completed >= job.specification.rounds.count:
-        await end(job, "completed", "all rounds are done", unit)
-        return
-    await unit.save(job)
-    await advance(job, unit, context)
+    await evaluating.go_on(job, unit, context)
 
 
 async def on_group_failed(event: GroupFailed, unit: UnitOfWork, context: Coordination) -> None:
@@ -217,6 +225,9 @@ async def _retry(
 ) -> None:
     """A new round. One that failed by clients who are left out from now on is not `counted`: there are only
     so many of them."""
+    if round_.purpose == "evaluate":
+        await evaluating.skip(round_, reason, unit, context)
+        return
     await abort(round_, reason, unit)
     job = await unit.load(Job, round_.job_id)
     job = job.replace(round_id="", failures=job.failures + counted)

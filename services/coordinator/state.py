@@ -9,8 +9,10 @@ from pydantic import AwareDatetime
 from shared.core.privacy.limits import UNRAISED
 from shared.errors import Rejected
 from shared.events import ClientJoined, ClientReady
+from shared.events.coordinator import RoundKind
 from shared.events.judgements import LeftOut
 from shared.events.values import BlobRef, Layout, PoissonSampled, Reservation
+from shared.job.evaluation import due
 from shared.job.refusals import refusals
 from shared.job.specification import JobSpecification
 from shared.ports import State
@@ -62,6 +64,8 @@ class Job(State):
         waiting: why the next round cannot begin, as it was said last.
         number: of the latest round; 0 before the first.
         round_id: of the round in progress, or empty.
+        evaluated: how many rounds had completed at the latest evaluation, whatever became of it.
+        losses: that evaluations released, in their order.
     """
 
     kind: ClassVar[str] = "job"
@@ -85,6 +89,8 @@ class Job(State):
     round_id: str = ""
     completed: int = 0
     failures: int = 0
+    evaluated: int = 0
+    losses: tuple[float, ...] = ()
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -112,6 +118,18 @@ class Job(State):
         """What one client releases in one round."""
         return PoissonSampled.of_round(self.specification, self.noise_multiplier)
 
+    @property
+    def purpose(self) -> RoundKind:
+        """Of its next round."""
+        return "evaluate" if due(self.specification, self.completed, self.evaluated) else "train"
+
+    @property
+    def next_mechanism(self) -> PoissonSampled:
+        """What one client releases in the next round."""
+        if self.purpose == "evaluate":
+            return PoissonSampled.of_evaluation(self.specification)
+        return self.mechanism
+
 
 class Round(State):
     """One attempt at one round."""
@@ -128,6 +146,7 @@ class Round(State):
     phase: Literal["budgeting", "opening", "training", "completed", "aborted"] = "budgeting"
     reservations: tuple[Reservation, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    purpose: RoundKind = "train"
     groups: dict[str, tuple[str, ...]] = {}
     started: tuple[str, ...] = ()  # groups whose clients were started
     failed: dict[str, str] = {}  # group -> why it has no sum
