@@ -71,7 +71,7 @@ async def test_a_job_whose_loss_stays_as_it_is_ends_early_with_the_reason(tmp_pa
     losses = (300.0, 200.0, 200.0, 250.0) + (100.0,) * 20
     options = sending(evaluations, losses=losses)
     async with federation(tmp_path, CLIENTS, **options) as fed:
-        await fed.submit(job(rounds={"count": 20}, evaluation={"every": 1, "patience": 2}))
+        await fed.submit(job(rounds={"count": 8}, evaluation={"every": 1, "patience": 2}))
         ended = (await fed.until(JobEnded))[0]
     assert ended.outcome == "completed"
     assert ended.rounds_completed == 4
