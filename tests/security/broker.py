@@ -1,7 +1,6 @@
 """A broker that lets in who has a certificate of the federation, and the identities that try it."""
 
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,8 +11,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from shared.core.identity.authority import Authority, request_for
 from shared.core.identity.names import Claims, Kind
-from shared.core.identity.rights import Rights
-from tests.servers.rabbitmq import RabbitServer
 
 VALID = timedelta(days=1)
 
@@ -73,30 +70,6 @@ class Federation:
         if files is not None:
             context.load_cert_chain(files.certificate, files.key)
         return context
-
-
-def grant(server: RabbitServer, vhost: str, names: Mapping[str, Rights]) -> None:
-    """Make users without a password, each with its rights in the virtual host."""
-    lines = []
-    for name, rights in names.items():
-        lines.append(f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<>>, <<"tests">>)')
-        lines.append(f'rabbit_auth_backend_internal:clear_password(<<"{name}">>, <<"tests">>)')
-        patterns = ", ".join(_binary(one) for one in (rights.configure, rights.write, rights.read))
-        lines.append(
-            f'rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"{vhost}">>, {patterns}, '
-            '<<"tests">>)'
-        )
-        for exchange, (write, read) in rights.topics.items():
-            lines.append(
-                f'rabbit_auth_backend_internal:set_topic_permissions(<<"{name}">>, <<"{vhost}">>, '
-                f'<<"{exchange}">>, {_binary(write)}, {_binary(read)}, <<"tests">>)'
-            )
-    server.evaluate(", ".join(lines) + ".")
-
-
-def _binary(pattern: str) -> str:
-    escaped = pattern.replace("\\", "\\\\").replace('"', '\\"')
-    return f'<<"{escaped}">>'
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -14,13 +14,16 @@ from aio_pika.abc import AbstractChannel
 from pamqp.commands import Basic
 
 from shared.adapters.rabbitmq.topology import declare_exchanges, declare_queue
+from shared.adapters.rabbitmq.users import BrokerUsers
 from shared.core.identity.names import Kind
 from shared.core.identity.rights import rights_of_client, rights_of_keeper, rights_of_service
+from shared.errors import Unavailable
 from shared.events import ClientSeen, JobClosed
 from shared.events.base import Channel
 from shared.ports import Queue, QueueKind
-from tests.security.broker import Federation, Files, grant
+from tests.security.broker import Federation, Files
 from tests.servers import rabbitmq
+from tests.servers.process import free_port
 from tests.servers.rabbitmq import Certificates, RabbitServer
 
 REFUSED = (amqp.ChannelAccessRefused, amqp.ChannelClosed, amqp.ConnectionClosed, amqp.ChannelNotFoundEntity)
@@ -48,14 +51,15 @@ def node(federation: Federation) -> Iterator[RabbitServer]:
     ) as server:
         server.add_vhost(VHOST)
         server.add_vhost("elsewhere")
-        names = {
-            "anna": rights_of_client("anna"),
-            "bob": rights_of_client("bob"),
-            "coordinator": rights_of_service(("coordinator",)),
-            "keeper": rights_of_keeper(),
-        }
-        grant(server, VHOST, names)
         yield server
+
+
+@pytest.fixture
+async def users(node: RabbitServer, federation: Federation, identities) -> AsyncIterator[BrokerUsers]:
+    """The management API, as whoever enrols clients uses it."""
+    found = BrokerUsers.at(node.management_url(), VHOST, federation.context(identities["keeper"]))
+    yield found
+    await found.close()
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +69,15 @@ def identities(federation: Federation) -> dict[str, Files]:
 
 
 @pytest.fixture
-async def ready(node: RabbitServer, federation: Federation, identities: dict[str, Files]) -> None:
-    """Exchanges, the coordinator's queue and two inboxes, made by whom makes them."""
+async def ready(
+    node: RabbitServer, federation: Federation, identities: dict[str, Files], users: BrokerUsers
+) -> None:
+    """Users with their rights; exchanges, the coordinator's queue and two inboxes, made by whom makes them."""
+    if not {"anna", "bob", "coordinator", "keeper"} <= await users.names():
+        for client in ("anna", "bob"):
+            await users.admit(client, rights_of_client(client))
+        await users.admit("coordinator", rights_of_service(("coordinator",)))
+        await users.admit("keeper", rights_of_keeper())
     async with channel(node, federation, identities["keeper"]) as opened:
         await declare_exchanges(opened)
         await declare_queue(opened, Queue("coordinator", ((Channel.UP, ClientSeen.binding()),)))
@@ -209,16 +220,32 @@ async def test_older_tls_and_passwords_are_refused(ready, node, federation, iden
 
 
 @pytest.mark.servers
-async def test_a_client_whose_user_is_removed_is_cut_off_at_once(ready, node, federation, identities):
-    grant(node, VHOST, {"carol": rights_of_client("carol")})
+async def test_a_client_whose_user_is_removed_is_cut_off_at_once(ready, node, federation, users):
+    await users.admit("carol", rights_of_client("carol"))
     carol = federation.enrol("carol")
     connection = await aio_pika.connect(
         node.tls_url(VHOST), ssl_context=federation.context(carol), timeout=20
     )
     closed = asyncio.Event()
     connection.close_callbacks.add(lambda *_: closed.set())
-    node.evaluate('rabbit_auth_backend_internal:delete_user(<<"carol">>, <<"tests">>).')
+    await users.expel("carol")
+    await users.expel("carol")
     await asyncio.wait_for(closed.wait(), 20)
     with pytest.raises(SHUT):
         async with channel(node, federation, carol):
             pytest.fail("she was removed")
+
+
+@pytest.mark.servers
+async def test_whoever_enrols_is_told_when_the_broker_does_not_do_it(node, federation, identities):
+    context = federation.context(identities["keeper"])
+    wrong = node.management_url().replace("guest:guest", "guest:wrong")
+    for users, said in (
+        (BrokerUsers.at(wrong, VHOST, context), "says 401"),
+        (BrokerUsers.at(node.management_url(), "none", context), "says 4"),
+        (BrokerUsers.at(node.management_url(), VHOST, federation.context(None)), "does not answer"),
+        (BrokerUsers.at(f"https://localhost:{free_port()}", VHOST, context), "does not answer"),
+    ):
+        with pytest.raises(Unavailable, match=said):
+            await users.admit("dora", rights_of_client("dora"))
+        await users.close()

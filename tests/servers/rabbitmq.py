@@ -21,11 +21,16 @@ class RabbitServer:
     environment: dict[str, str]
     binaries: Path
     tls_port: int = 0
+    management_port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     def url(self, vhost: str = "%2F", user: str = "guest", password: str = "guest") -> str:
         """AMQP URL of a virtual host."""
         return f"amqp://{user}:{password}@127.0.0.1:{self.port}/{vhost}"
+
+    def management_url(self) -> str:
+        """Of the HTTP API."""
+        return f"https://guest:guest@localhost:{self.management_port}"
 
     def tls_url(self, vhost: str = "%2F") -> str:
         """AMQP URL of a virtual host, for a login by certificate."""
@@ -91,8 +96,8 @@ def rabbitmq_server(certificates: Certificates | None = None) -> Iterator[Rabbit
         server = RabbitServer(folder, free_port(), {}, binaries)
         server.environment = _environment(folder, server.port)
         if certificates is not None:
-            server.tls_port = server.port
-            _demand_certificates(folder, server.port, certificates)
+            server.tls_port, server.management_port = server.port, free_port()
+            _demand_certificates(folder, server, certificates)
         with epmd(server), started(server):
             yield server
 
@@ -120,10 +125,15 @@ def epmd(server: RabbitServer) -> Iterator[None]:
         yield
 
 
-def _demand_certificates(folder: Path, port: int, certificates: Certificates) -> None:
-    """The broker's part of deploy/rabbitmq/rabbitmq.conf, on loopback."""
+def _demand_certificates(folder: Path, server: RabbitServer, certificates: Certificates) -> None:
+    files = {"cacertfile": certificates.authority, "certfile": certificates.certificate}
+    files["keyfile"] = certificates.key
+    management = "".join(f"management.ssl.{name} = {path}\n" for name, path in files.items())
     (folder / "rabbitmq.conf").write_text(
-        f"listeners.tcp = none\nlisteners.ssl.default = 127.0.0.1:{port}\n"
+        f"listeners.tcp = none\nlisteners.ssl.default = 127.0.0.1:{server.tls_port}\n"
+        f"management.ssl.ip = 127.0.0.1\nmanagement.ssl.port = {server.management_port}\n{management}"
+        "management.ssl.versions.1 = tlsv1.3\nmanagement.ssl.verify = verify_peer\n"
+        "management.ssl.fail_if_no_peer_cert = true\n"
         f"ssl_options.cacertfile = {certificates.authority}\n"
         f"ssl_options.certfile = {certificates.certificate}\n"
         f"ssl_options.keyfile = {certificates.key}\n"
@@ -133,7 +143,7 @@ def _demand_certificates(folder: Path, port: int, certificates: Certificates) ->
         "log.console = false\nvm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 50MB\n"
         "raft.wal_max_size_bytes = 16777216\n"
     )
-    (folder / "plugins").write_text("[rabbitmq_auth_mechanism_ssl].\n")
+    (folder / "plugins").write_text("[rabbitmq_auth_mechanism_ssl,rabbitmq_management].\n")
 
 
 def _environment(folder: Path, port: int) -> dict[str, str]:
