@@ -9,7 +9,7 @@ from services.accountant.settings import AccountantSettings
 from services.accountant.state import Held
 from shared.adapters.database import open_units
 from shared.adapters.no_telemetry import NoTelemetry
-from shared.core.privacy.ledger import LedgerLine, export
+from shared.core.chain import Line, export
 from shared.events import BudgetRequested, BudgetSpent
 from shared.events.base import Envelope, derived_event_id
 from shared.events.values import PoissonSampled
@@ -95,7 +95,7 @@ class Dying:
 
 
 def as_line(entry):
-    return LedgerLine(entry.sequence, entry.previous_sha256, entry.entry_sha256, json.loads(entry.body))
+    return Line(entry.sequence, entry.previous_sha256, entry.entry_sha256, json.loads(entry.body))
 
 
 def request(number=1, clients=("a", "b"), job="j", mechanism=ROUND, epsilon=8.0, delta=1e-5, after_s=60):

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException, Query, Response
 
-from shared.core.privacy.ledger import LedgerLine
+from shared.core.chain import Line
 from shared.core.privacy.limits import MEANING, UNRAISED, LimitChange, in_force
 from shared.events import LimitRaised
 from shared.ports import JournalEntry, UnitOfWork, UnitsOfWork
@@ -58,5 +58,5 @@ def limits_router(units: UnitsOfWork, transact: Transact) -> APIRouter:
     return router
 
 
-def _line(entry: JournalEntry) -> LedgerLine:
-    return LedgerLine(entry.sequence, entry.previous_sha256, entry.entry_sha256, json.loads(entry.body))
+def _line(entry: JournalEntry) -> Line:
+    return Line(entry.sequence, entry.previous_sha256, entry.entry_sha256, json.loads(entry.body))

@@ -8,7 +8,7 @@ import structlog.testing
 
 from fedlora.embedded import Composition, federation
 from shared.adapters.infrastructure import Endpoints
-from shared.core.privacy.ledger import GENESIS_SHA256, LedgerLine
+from shared.core.chain import GENESIS_SHA256, Line
 from tests.command_line import fedlora
 
 
@@ -58,7 +58,7 @@ async def test_a_raise_is_in_force_with_the_entry_that_set_it_and_survives_a_res
         entry = f"entry {found['sequence']} {found['entry_sha256'][:12]}, op: asked"
         assert f"client-epsilon of alice: 12 (epsilon of one client over all its jobs; {entry})\n" in out
         _, out, _ = await limits(url, "log")
-    lines = [LedgerLine(**json.loads(line)) for line in out.splitlines()]
+    lines = [Line(**json.loads(line)) for line in out.splitlines()]
     assert [line.sequence for line in lines] == [1, 2, 3, 4, 5]
     previous = GENESIS_SHA256
     for line in lines:

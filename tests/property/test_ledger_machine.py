@@ -17,8 +17,9 @@ from services.accountant.handlers import LEDGER
 from services.accountant.limits import AUDIT
 from services.accountant.state import Ledger
 from shared.adapters.database import migrate
+from shared.core.chain import export
 from shared.core.privacy import Mechanism, composed, epsilon
-from shared.core.privacy.ledger import export, verify
+from shared.core.privacy.ledger import verify
 from shared.errors import Rejected, Stale, Unavailable
 from shared.events import BudgetRequested, BudgetReserved, LedgerExtended, LimitRaised
 from shared.events.base import Envelope, Event

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
+from shared.core.chain import GENESIS_SHA256, Line, export
 from shared.core.privacy import Mechanism, Skellam, accountants
 from shared.core.privacy.accountants.reference import epsilon
-from shared.core.privacy.ledger import GENESIS_SHA256, LedgerLine, export
 from shared.events.values import PoissonSampled
 from tests.accountant_at_work import ROUND, START, Accountant, report, request
 from tests.command_line import fedlora
@@ -54,14 +54,14 @@ def verified(tmp_path):
 def lines_of(exported):
     fields = ("sequence", "previous_sha256", "entry_sha256", "body")
     values = map(json.loads, exported.splitlines())
-    return [LedgerLine(*(value[name] for name in fields)) for value in values]
+    return [Line(*(value[name] for name in fields)) for value in values]
 
 
 def chained(bodies):
     """A chain that is whole, whatever the bodies say."""
     lines, previous = [], GENESIS_SHA256
     for sequence, body in enumerate(bodies, start=1):
-        line = LedgerLine(sequence, previous, "", body)
+        line = Line(sequence, previous, "", body)
         previous = line.digest()
         lines.append(replace(line, entry_sha256=previous))
     return export(lines)
@@ -134,9 +134,9 @@ def test_any_changed_byte_is_reported_with_the_number_of_its_line(exported, veri
         (lambda rows: [rows[0], *rows[2:]], "line 2: entry 2 is missing or out of place, this is entry 3"),
         (lambda rows: [rows[1], rows[0], *rows[2:]], "line 1: entry 1 is missing or out of place"),
         (lambda rows: [*rows[:2], rows[1], *rows[2:]], "line 3: entry 3 is missing or out of place"),
-        (lambda rows: [*rows, b"nonsense\n"], f"line {LINES + 1}: it is not a ledger entry"),
+        (lambda rows: [*rows, b"nonsense\n"], f"line {LINES + 1}: it is not an entry"),
         (lambda rows: [*rows, b'{"sequ'], f"line {LINES + 1}: the line does not end"),
-        (lambda rows: [b"PK\x03\x04\xff\n"], "line 1: it is not a ledger entry"),
+        (lambda rows: [b"PK\x03\x04\xff\n"], "line 1: it is not an entry"),
     ],
 )  # fmt: skip
 def test_lines_that_are_removed_moved_or_added_are_named(exported, verified, damage, said):
@@ -175,7 +175,7 @@ def test_faults_as_json_are_all_there_and_the_code_is_still_1(exported, verified
     assert code == 1
     assert not verdict["intact"]
     assert [fault["line"] for fault in verdict["faults"]] == [1, 5]
-    assert "line 1: it is not a ledger entry as the ledger writes one (1 more at fault)" in err
+    assert "line 1: it is not an entry as the ledger writes one (1 more at fault)" in err
 
 
 def test_a_ledger_of_nothing_is_whole(verified):

@@ -15,8 +15,9 @@ from services.coordinator.limits import largest_delta_times_records, on_limit_ra
 from services.coordinator.state import with_ready
 from shared.adapters.database import open_units
 from shared.adapters.telemetry import OpenTelemetry
+from shared.core.chain import Line
 from shared.core.privacy import Mechanism, epsilon
-from shared.core.privacy.ledger import LedgerLine, verify
+from shared.core.privacy.ledger import verify
 from shared.core.privacy.limits import LimitChange, in_force
 from shared.errors import Stale
 from shared.events import BudgetRefused, BudgetRequested, BudgetReserved, BudgetRunningLow, LimitRaised
@@ -216,9 +217,9 @@ async def test_a_changed_entry_of_the_log_breaks_its_chain(accountant):
     assert [one.sequence for one in entries] == [1, 2, 3, 4]
     for one in entries:
         body = json.loads(one.body)
-        line = LedgerLine(one.sequence, one.previous_sha256, one.entry_sha256, body)
+        line = Line(one.sequence, one.previous_sha256, one.entry_sha256, body)
         assert line.digest() == one.entry_sha256
-        changed = LedgerLine(one.sequence, one.previous_sha256, one.entry_sha256, {**body, "reason": "other"})
+        changed = Line(one.sequence, one.previous_sha256, one.entry_sha256, {**body, "reason": "other"})
         assert changed.digest() != one.entry_sha256
 
 

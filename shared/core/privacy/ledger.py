@@ -1,60 +1,19 @@
-"""An exported privacy ledger: its text, its chain, and the replay that recomputes every figure.
+"""An exported privacy ledger, a `shared.core.chain`: the replay that recomputes every figure.
 
-One line an entry, compact JSON: sequence, previous_sha256, entry_sha256, body. The hash is
-SHA-256(previous || sequence as 8 bytes big-endian || body as canonical JSON). A reservation counts
-from `reserved`; `committed` with fewer steps and `released` give the unused part back; `expired`
-keeps it. Each line states the client's epsilon in the job after it.
+A reservation counts from `reserved`; `committed` with fewer steps and `released` give the unused part back;
+`expired` keeps it. Each line states the client's epsilon in the job after it.
 """
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from shared.core.chain import GENESIS_SHA256, Fault, read
 from shared.core.privacy.accountants import FIGURE_TOLERANCE
 from shared.core.privacy.accountants.reference import epsilon
 from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism, Skellam, composed, without
 
-GENESIS_SHA256 = "0" * 64
 ACCOUNTANT_OF = {"epsilon": "pld", "epsilon_rdp": "rdp"}
-
-
-@dataclass(frozen=True)
-class LedgerLine:
-    """One entry of the export."""
-
-    sequence: int
-    previous_sha256: str
-    entry_sha256: str
-    body: Mapping[str, Any]
-
-    def digest(self) -> str:
-        """What entry_sha256 must be."""
-        content = bytes.fromhex(self.previous_sha256) + self.sequence.to_bytes(8, "big")
-        return hashlib.sha256(content + canonical(self.body)).hexdigest()
-
-    def text(self) -> str:
-        """The one way in which this entry is written, without the line's end."""
-        fields = {
-            "sequence": self.sequence,
-            "previous_sha256": self.previous_sha256,
-            "entry_sha256": self.entry_sha256,
-            "body": self.body,
-        }
-        return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
-
-
-@dataclass(frozen=True)
-class LedgerFault:
-    """What is wrong with the export, and where.
-
-    Attributes:
-        line: number of the line in the file, from 1.
-    """
-
-    line: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -79,17 +38,7 @@ class LedgerVerdict:
     entries: int
     head_sha256: str
     spending: tuple[ClientSpending, ...]
-    faults: tuple[LedgerFault, ...]
-
-
-def canonical(body: Mapping[str, Any]) -> bytes:
-    """The one way in which a body is hashed: sorted keys, no spaces, UTF-8."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def export(lines: Iterable[LedgerLine]) -> bytes:
-    """The file."""
-    return "".join(line.text() + "\n" for line in lines).encode()
+    faults: tuple[Fault, ...]
 
 
 def verify(exported: bytes) -> LedgerVerdict:
@@ -99,7 +48,7 @@ def verify(exported: bytes) -> LedgerVerdict:
 
     Lines cut off the end leave a shorter valid ledger: compare `head_sha256` with a head seen before.
     """
-    lines, faults = _chain(exported)
+    lines, faults = read(exported)
     head = lines[-1].entry_sha256 if lines else GENESIS_SHA256
     if faults:
         return LedgerVerdict(len(lines), head, (), tuple(faults))
@@ -108,50 +57,8 @@ def verify(exported: bytes) -> LedgerVerdict:
         try:
             replay.add(line.body)
         except _False as wrong:
-            faults.append(LedgerFault(number, str(wrong)))
+            faults.append(Fault(number, str(wrong)))
     return LedgerVerdict(len(lines), head, replay.spending(), tuple(faults))
-
-
-def _chain(exported: bytes) -> tuple[list[LedgerLine], list[LedgerFault]]:
-    rows = exported.split(b"\n")
-    last = rows.pop()
-    lines: list[LedgerLine] = []
-    faults: list[LedgerFault] = []
-    sequence: int | None = 1  # of the next line; None after a line that cannot be read
-    previous = {GENESIS_SHA256}
-    for number, row in enumerate(rows, start=1):
-        line = _read(row)
-        if line is None:
-            faults.append(LedgerFault(number, "it is not a ledger entry as the ledger writes one"))
-            sequence, previous = None, set()
-            continue
-        digest = line.digest()
-        reason = ""
-        if sequence is not None and line.sequence != sequence:
-            reason = f"entry {sequence} is missing or out of place, this is entry {line.sequence}"
-        elif previous and line.previous_sha256 not in previous:
-            reason = "it does not continue the entry before"
-        elif digest != line.entry_sha256:
-            reason = "its content does not match its hash"
-        if reason:
-            faults.append(LedgerFault(number, reason))
-        # Either may be the true hash of a damaged line: the next line is not blamed for this one.
-        sequence, previous = line.sequence + 1, {line.entry_sha256, digest}
-        lines.append(line)
-    if last:
-        faults.append(LedgerFault(len(rows) + 1, "the line does not end"))
-    return lines, faults
-
-
-def _read(row: bytes) -> LedgerLine | None:
-    try:
-        value = json.loads(row.decode())
-        line = LedgerLine(value["sequence"], value["previous_sha256"], value["entry_sha256"], value["body"])
-        line.digest()
-        whole = isinstance(line.body, dict) and line.text().encode() == row
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return None
-    return line if whole else None
 
 
 class _False(Exception):
