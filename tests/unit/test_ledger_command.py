@@ -175,7 +175,7 @@ def test_faults_as_json_are_all_there_and_the_code_is_still_1(exported, verified
     assert code == 1
     assert not verdict["intact"]
     assert [fault["line"] for fault in verdict["faults"]] == [1, 5]
-    assert "line 1: it is not an entry as the ledger writes one (1 more at fault)" in err
+    assert "line 1: it is not an entry as the log writes one (1 more at fault)" in err
 
 
 def test_a_ledger_of_nothing_is_whole(verified):
