@@ -11,7 +11,7 @@ import structlog
 
 from shared.adapters.backoff import DELIVERY_LIMIT, delay_s
 from shared.adapters.in_process.journal import MessageJournal
-from shared.adapters.in_process.topics import matches
+from shared.adapters.in_process.topics import Bindings
 from shared.errors import Unavailable, Unroutable
 from shared.events.base import Envelope
 from shared.ports import Queue, Receiver
@@ -53,6 +53,7 @@ class InProcessBus:
     def __init__(self, journal: MessageJournal | None = None) -> None:
         self._journal = journal
         self._queues: dict[str, _QueueState] = {}
+        self._bound = Bindings()
         self._dead: deque[tuple[Envelope, str]] = deque(maxlen=DEAD_KEPT)
         self._retries: set[asyncio.TimerHandle] = set()
         self._closed = False
@@ -66,8 +67,10 @@ class InProcessBus:
             known = set(state.queue.bindings)
             added = tuple(binding for binding in queue.bindings if binding not in known)
             state.queue = Queue(**{**vars(queue), "bindings": state.queue.bindings + added})
+            self._bound.add(queue.name, added)
             return
         state = self._queues[queue.name] = _QueueState(queue)
+        self._bound.add(queue.name, queue.bindings)
         if self._journal is not None:
             left = self._journal.take(queue.name)
             state.messages.extend(_Message(envelope, attempt + 1, row) for row, attempt, _, envelope in left)
@@ -76,7 +79,7 @@ class InProcessBus:
         """See the port."""
         if self._closed:
             raise Unavailable("the bus is closed")
-        targets = [state for state in self._queues.values() if _takes(state.queue, envelope)]
+        targets = [self._queues[name] for name in self._bound.queues(envelope.channel, envelope.routing_key)]
         if not targets:
             if envelope.mandatory:
                 raise Unroutable(f"no queue takes {envelope.routing_key}")
@@ -234,13 +237,6 @@ class InProcessDelivery:
         """See the port."""
         if self._bus._settle(self._state, self._consumer, self._message):
             self._bus._put_aside(self._message, reason)
-
-
-def _takes(queue: Queue, envelope: Envelope) -> bool:
-    return any(
-        channel is envelope.channel and matches(pattern, envelope.routing_key)
-        for channel, pattern in queue.bindings
-    )
 
 
 async def _deliver(receive: Receiver, delivery: InProcessDelivery) -> None:
