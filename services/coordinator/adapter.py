@@ -1,37 +1,28 @@
-"""The global adapter: its first value, and its step by the federation's update."""
+"""The global adapter before the first round."""
 
-import numpy as np
-
-from shared.core.lora import flatten, from_safetensors, initial_tensor, to_safetensors, unflatten
+from shared.core.lora import from_safetensors, initial_tensor, to_safetensors
 from shared.errors import Rejected
 from shared.events.values import Layout
 from shared.job.specification import JobSpecification
 
 
-def initial(specification: JobSpecification, layout: Layout) -> bytes:
-    """Safetensors of the trainable tensors before round 1: a pure function of the public seed."""
-    return to_safetensors(
-        {
-            tensor.name: initial_tensor(
-                specification.seed, tensor.name, tensor.shape, specification.lora.method
-            )
-            for tensor in layout.trainable
-        }
-    )
+def initial(specification: JobSpecification, layout: Layout, start: bytes = b"") -> bytes:
+    """Safetensors of the trainable tensors before round 1: a pure function of the public seed.
 
+    Args:
+        specification: of the job.
+        layout: of its adapter.
+        start: safetensors that stand in place of the seed's, where they name a tensor of the layout.
 
-def moved(adapter: bytes, update: bytes, layout: Layout, learning_rate: float) -> bytes:
-    """Safetensors of `adapter + learning_rate * update`; `update` is float32 little-endian, length
-    `layout.dimension`.
-
-    Raises: Rejected when the lengths differ.
+    Raises: Rejected when one of them has another shape.
     """
-    step = np.frombuffer(update, dtype="<f4")
-    if step.size != layout.dimension:
-        raise Rejected(f"an update of length {step.size}, {layout.dimension} expected")
-    names = [tensor.name for tensor in layout.trainable]
-    before = flatten(from_safetensors(adapter), names).astype(np.float64)
-    after = (before + learning_rate * step.astype(np.float64)).astype(np.float32)
-    if not np.isfinite(after).all():
-        raise Rejected("the adapter would not be finite")
-    return to_safetensors(unflatten(after, [(tensor.name, tensor.shape) for tensor in layout.trainable]))
+    given = from_safetensors(start) if start else {}
+    tensors = {}
+    for tensor in layout.trainable:
+        found = given.get(tensor.name)
+        if found is None:
+            found = initial_tensor(specification.seed, tensor.name, tensor.shape, specification.lora.method)
+        if found.shape != tensor.shape:
+            raise Rejected(f"{tensor.name} starts with shape {found.shape}, {tensor.shape} expected")
+        tensors[tensor.name] = found
+    return to_safetensors(tensors)

@@ -36,7 +36,7 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
     reason = awaited(job, candidates)
     if reason and job.purpose == "evaluate":  # nobody waits for an evaluation
         job = job.replace(evaluated=job.completed)
-        if job.completed >= rounds.count:
+        if job.finished:
             await end(job, "completed", "all rounds are done", unit)
             return
     if job.layout is None or reason:
@@ -48,7 +48,9 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
         await end(job, "failed", f"a cohort of {len(cohort)} cannot be summed: {refused[0]}", unit)
         return
     if job.adapter is None:
-        job = job.replace(adapter=await context.blobs.put(adapters.initial(job.specification, job.layout)))
+        start = await context.blobs.get(job.start) if job.start else b""
+        first = adapters.initial(job.specification, job.layout, start)
+        job = job.replace(adapter=await context.blobs.put(first))
     number = job.number + 1
     deadline = unit.now + timedelta(seconds=rounds.deadline_s)
     round_ = Round(
@@ -60,6 +62,7 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
         started_at=unit.now,
         deadline=deadline,
         purpose=job.purpose,
+        local_steps=job.next_steps if job.purpose == "train" else 0,
         left_out=tuple(LeftOut(client_id=name, reason=why) for name, why in sorted(job.excluded.items())),
     )
     await unit.save(round_)

@@ -1,5 +1,7 @@
 """How a round or a job ends, and who is told."""
 
+from collections.abc import Collection
+
 from services.coordinator.state import Job, Outcome, Round
 from shared.events import Event, JobClosed, JobEnded, RoundAborted, RoundClosed
 from shared.ports import UnitOfWork
@@ -41,8 +43,10 @@ async def end(job: Job, outcome: Outcome, reason: str, unit: UnitOfWork) -> None
         unit.publish(closed, correlation_id=job.job_id)
 
 
-async def over(round_: Round, outcome: str, reason: str, unit: UnitOfWork) -> None:
-    """Save a round that has ended, and tell its clients."""
+async def over(
+    round_: Round, outcome: str, reason: str, unit: UnitOfWork, counted: Collection[str] = ()
+) -> None:
+    """Save a round that has ended, and tell its clients, and those whose update counts that it does."""
     await unit.save(round_)
     await unit.unschedule(ROUND, round_.key)
     for reservation in round_.reservations:
@@ -52,6 +56,7 @@ async def over(round_: Round, outcome: str, reason: str, unit: UnitOfWork) -> No
                 "job_id": round_.job_id,
                 "round_id": round_.round_id,
                 "outcome": outcome,
+                "counted": reservation.client_id in counted,
                 "reason": reason,
             }
         )

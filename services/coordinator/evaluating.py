@@ -83,7 +83,7 @@ async def on_sum(
     losses = (*job.losses, metrics["loss"])
     job = job.replace(round_id="", evaluated=job.completed, losses=losses)
     patience = job.specification.evaluation.patience
-    if job.completed < job.specification.rounds.count and no_better(losses, patience):
+    if not job.finished and no_better(losses, patience):
         await end(job, "completed", f"no better loss in {patience} evaluations", unit)
         return
     await go_on(job, unit, context)
@@ -99,7 +99,7 @@ async def skip(round_: Round, reason: str, unit: UnitOfWork, context: Coordinati
 
 async def go_on(job: Job, unit: UnitOfWork, context: Coordination) -> None:
     """The next round, if there is one."""
-    if job.purpose == "train" and job.completed >= job.specification.rounds.count:
+    if job.purpose == "train" and job.finished:
         await end(job, "completed", FINISHED, unit)
         return
     await unit.save(job)

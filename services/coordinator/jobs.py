@@ -28,6 +28,7 @@ async def on_job_submitted(event: JobSubmitted, unit: UnitOfWork, context: Coord
         specification=event.specification,
         noise_multiplier=0 if refused else await asyncio.to_thread(planned_noise, event.specification),
         accepted_at=unit.now,
+        start=event.start,
     )
     if refused:
         await unit.save(job.replace(phase="refused"))
@@ -43,6 +44,7 @@ async def on_job_submitted(event: JobSubmitted, unit: UnitOfWork, context: Coord
             specification=job.specification,
             noise_multiplier=job.noise_multiplier,
             accepted_at=unit.now,
+            start=job.start,
         ),
         correlation_id=job.job_id,
     )
@@ -64,6 +66,7 @@ def announce(job: Job, client_id: str, unit: UnitOfWork) -> None:
             job_id=job.job_id,
             specification=job.specification,
             noise_multiplier=job.noise_multiplier,
+            start=job.start,
         ),
         correlation_id=job.job_id,
     )

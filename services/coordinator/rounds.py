@@ -1,13 +1,12 @@
 """A round from its budget to the adapter's step, and what follows it."""
 
-from services.coordinator import adapter as adapters
 from services.coordinator import evaluating
 from services.coordinator.beginning import advance
 from services.coordinator.context import Coordination
-from services.coordinator.ending import abort, end, over, publish
+from services.coordinator.ending import abort, end, publish
 from services.coordinator.members import members_of
+from services.coordinator.moving import control_of, keeps_updates, move
 from services.coordinator.state import Job, Round, grouped
-from services.coordinator.suspending import after_judging
 from shared.errors import Stale
 from shared.events import (
     BudgetRefused,
@@ -25,6 +24,7 @@ from shared.events import (
 from shared.events.judgements import LeftOut
 from shared.events.plans import SessionPlan
 from shared.ports import UnitOfWork
+from shared.sessions.contents import Contents
 
 
 async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: Coordination) -> None:
@@ -53,6 +53,7 @@ async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: C
         raise Stale("the job has no layout")
     shuffled = context.shuffled([item.client_id for item in event.reservations])
     groups = grouped(round_.round_id, shuffled, job.specification.aggregation.group_size)
+    contents = Contents.of(job.specification, layout, job.completed, round_.round_id)
     members = await members_of(groups, job, unit)
     round_ = round_.replace(groups=groups)
     await unit.save(round_)
@@ -65,7 +66,8 @@ async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: C
             members={client: members[client] for client in sorted(group) if client in members},
             plan=SessionPlan.of(job.specification, job.noise_multiplier),
             layout_sha256=layout.sha256,
-            dimension=layout.dimension,
+            dimension=contents.uploaded,
+            keep_updates=keeps_updates(job),
             deadline=round_.deadline,
         )
         publish(requested, round_, unit)
@@ -90,6 +92,7 @@ async def on_session_opened(event: SessionOpened, unit: UnitOfWork, context: Coo
     job = await unit.load(Job, event.job_id)
     if job.layout is None or job.adapter is None:
         raise Stale("the job has no adapter")
+    control = await control_of(job, context) if round_.purpose == "train" else None
     first = not round_.started
     round_ = round_.replace(phase="training", started=(*round_.started, event.group_id))
     await unit.save(round_)
@@ -107,6 +110,8 @@ async def on_session_opened(event: SessionOpened, unit: UnitOfWork, context: Coo
                 kind=round_.purpose,
                 completed=job.completed,
                 adapter=job.adapter,
+                base=job.base,
+                control=control,
                 layout_sha256=job.layout.sha256,
                 reservation=reservation,
                 terms=event.terms,
@@ -142,30 +147,7 @@ async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, contex
     if came < wanted:
         await _retry(round_, f"{came} updates came, {wanted} are needed", unit, context)
         return
-    before, update = await context.blobs.get(job.adapter), await context.blobs.get(event.update)
-    rate = job.specification.server.learning_rate
-    adapter = await context.blobs.put(adapters.moved(before, update, job.layout, rate))
-    await over(round_.replace(phase="completed"), "completed", "", unit)
-    job, standings = await after_judging(job, round_, event, unit)
-    completed = RoundCompleted(
-        job_id=job.job_id,
-        round_id=round_.round_id,
-        number=round_.number,
-        adapter=adapter,
-        contributors=tuple(sorted(client for client, weight in event.weights.items() if weight)),
-        rule=aggregation.robust,
-        weights=event.weights,
-        left_out=(*round_.left_out, *event.left_out),
-        findings=event.findings,
-        groups=round_.groups if len(round_.groups) > 1 else {},
-        standings=standings,
-        update_norm=event.update_norm,
-        started_at=round_.started_at,
-        completed_at=unit.now,
-        root=round_.root,
-    )
-    publish(completed, round_, unit)
-    job = job.replace(adapter=adapter, completed=job.completed + 1, failures=0, round_id="")
+    job = await move(job, round_, event, unit, context)
     await evaluating.go_on(job, unit, context)
 
 

@@ -1,5 +1,6 @@
 """Clients, jobs and rounds, and the pure decisions about them."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -13,6 +14,7 @@ from shared.events.coordinator import RoundKind
 from shared.events.judgements import LeftOut
 from shared.events.values import BlobRef, Layout, PoissonSampled, Reservation
 from shared.job.evaluation import due
+from shared.job.plan import mechanism_of, planned_steps
 from shared.job.refusals import refusals
 from shared.job.specification import JobSpecification
 from shared.ports import State
@@ -66,6 +68,13 @@ class Job(State):
         round_id: of the round in progress, or empty.
         evaluated: how many rounds had completed at the latest evaluation, whatever became of it.
         losses: that evaluations released, in their order.
+        ranks: client -> its rank, where it is less than the layout's.
+        start: tensors in place of the public seed's.
+        base: what is added to frozen weights, for methods that change them.
+        optimiser: the server optimiser's state.
+        steps: local ones that completed rounds have taken.
+        first_pace: norm of an update, a local step, after the first round; 0 before.
+        pace: the same of the latest round.
     """
 
     kind: ClassVar[str] = "job"
@@ -91,6 +100,13 @@ class Job(State):
     failures: int = 0
     evaluated: int = 0
     losses: tuple[float, ...] = ()
+    ranks: dict[str, int] = {}
+    start: BlobRef | None = None
+    base: BlobRef | None = None
+    optimiser: BlobRef | None = None
+    steps: int = 0
+    first_pace: float = 0.0
+    pace: float = 0.0
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -114,9 +130,30 @@ class Job(State):
         return sorted(client for client in self.ready if client not in excluded)
 
     @property
+    def finished(self) -> bool:
+        """Whether every planned step was taken, in however many rounds."""
+        return self.steps >= planned_steps(self.specification)
+
+    @property
+    def next_steps(self) -> int:
+        """Local steps of the next round.
+
+        Where they adapt, as many less as the update's norm a step has shrunk, by the root: long rounds while
+        there is far to go, short ones near the end. The norm was released with the update, so it costs no
+        privacy. Source: Wang, Joshi 2019, arXiv:1810.08313, Section 4 (there of the training loss).
+        """
+        training = self.specification.training
+        left = max(1, planned_steps(self.specification) - self.steps)
+        if not training.adaptive_steps or not self.first_pace:
+            return min(training.local_steps, left)
+        share = min(1.0, math.sqrt(self.pace / self.first_pace))
+        return min(max(1, math.ceil(training.local_steps * share)), left)
+
+    @property
     def mechanism(self) -> PoissonSampled:
-        """What one client releases in one round."""
-        return PoissonSampled.of_round(self.specification, self.noise_multiplier)
+        """What one client releases in the next round of training."""
+        steps = self.next_steps
+        return PoissonSampled.of(mechanism_of(self.specification, self.noise_multiplier, steps))
 
     @property
     def purpose(self) -> RoundKind:
@@ -147,6 +184,7 @@ class Round(State):
     reservations: tuple[Reservation, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     purpose: RoundKind = "train"
+    local_steps: int = 0
     groups: dict[str, tuple[str, ...]] = {}
     started: tuple[str, ...] = ()  # groups whose clients were started
     failed: dict[str, str] = {}  # group -> why it has no sum
@@ -181,6 +219,9 @@ def with_ready(
     """The job once a client has said that it can take part; delta times its records is limited."""
     digest, client = event.layout.sha256, event.client_id
     left_out = {name: reason for name, reason in job.left_out.items() if name != client}
+    ranks = {name: rank for name, rank in job.ranks.items() if name != client}
+    if event.rank is not None:
+        ranks[client] = event.rank
     reasons = [str(refusal) for refusal in refusals(job.specification, event.records, delta_times_records)]
     if reasons:
         left_out[client] = reasons[0]
@@ -190,6 +231,7 @@ def with_ready(
         ready={**job.ready, client: digest},
         layouts={**job.layouts, digest: event.layout},
         records={**job.records, client: event.records},
+        ranks=ranks,
         left_out=left_out,
     )
 

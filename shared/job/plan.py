@@ -1,6 +1,7 @@
 """What follows from a job's settings: how many steps, with how much noise."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shared.core.privacy import AdaptiveClipping, Mechanism, Skellam, least_noise
@@ -214,6 +215,34 @@ def weight_of(specification: JobSpecification, records: int) -> float:
     than the cap."""
     cap = specification.aggregation.weight_cap
     return 1.0 if cap is None else min(max(records, 1), cap) / cap
+
+
+def mean_noise_variance(
+    specification: JobSpecification, noise_multiplier: float, records: Sequence[int], steps: int
+) -> float:
+    """Of the noise in a coordinate of a round's mean update, in the adapter's units, before the server steps.
+
+    Known where a client's steps are plain SGD: each adds the learning rate times noise of standard deviation
+    noise multiplier x clip norm / expected batch; where noise is divided, that of the sum. 0 stands for what
+    is not known: after local Adam or momentum, and with adaptive clipping, whose bound the client keeps.
+
+    Args:
+        specification: of the job.
+        noise_multiplier: of every client.
+        records: declared counts of those in the mean.
+        steps: local ones of each.
+    """
+    training, privacy = specification.training, specification.privacy
+    if training.optimizer != "sgd" or training.momentum or privacy.clipping == "adaptive" or not records:
+        return 0.0
+    weights = [weight_of(specification, count) for count in records]
+    move = training.learning_rate * privacy.clip_norm * noise_multiplier
+    if is_divided(specification):
+        shares = len(records) / honest_survivors(specification)
+        return shares * (move / full_batch(specification) / sum(weights)) ** 2
+    each = (move / (privacy.sampling_rate * max(count, 1)) for count in records)
+    total = sum((weight * deviation) ** 2 for weight, deviation in zip(weights, each, strict=True))
+    return steps * total / sum(weights) ** 2
 
 
 def planned_bits_noise(specification: JobSpecification, noise_multiplier: float) -> float | None:

@@ -32,6 +32,7 @@ from shared.events import (
 from shared.events.base import Envelope
 from shared.job.specification import JobSpecification
 from tests.integration.scripted_federation import layout_of, mean_of
+from tests.plain_step import moved
 from tests.simulation.federation import (
     SERVICES,
     KillSchedule,
@@ -70,7 +71,7 @@ def expected_adapter(job, layout):
     content = global_adapter.initial(job, layout)
     for number in range(1, ROUNDS + 1):
         mean = mean_of(CLIENTS, number, DIMENSION)
-        content = global_adapter.moved(content, mean.astype("<f4").tobytes(), layout, 1.0)
+        content = moved(content, mean.astype("<f4").tobytes(), layout, 1.0)
     return content
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from services.coordinator.adapter import moved
+from tests.plain_step import moved
 from shared.core.lora import flatten, from_safetensors, to_safetensors, unflatten
 from shared.core.optimisers import OPTIMISERS, Mean, Options, State, advance, from_bytes, to_bytes
 from shared.errors import Refused, Rejected

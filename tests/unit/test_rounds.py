@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.coordinator import adapter
 from services.coordinator.context import Coordination
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.state import (
@@ -21,7 +20,6 @@ from services.coordinator.state import (
     with_ready,
 )
 from services.robust_aggregator.state import aggregate
-from shared.core.lora import from_safetensors
 from shared.core.secagg import fixed_point
 from shared.errors import Rejected
 from shared.events import ClientJoined, ClientReady
@@ -127,21 +125,6 @@ async def test_a_client_counts_as_present_for_a_while_after_joining():
     client = Client(client_id="a", verify_key=b"k" * 32, joined_at=NOW)
     assert await context.present([client], NOW + timedelta(seconds=29)) == {"a"}
     assert await context.present([client], NOW + timedelta(seconds=31)) == set()
-
-
-@given(st.lists(st.floats(-100, 100, width=32), min_size=4, max_size=4), st.floats(0.1, 2))
-def test_the_adapter_moves_by_the_learning_rate_times_the_update(values, rate):
-    before = adapter.initial(SPECIFICATION, layout_of(4))
-    update = np.array(values, dtype="<f4")
-    after = from_safetensors(adapter.moved(before, update.tobytes(), layout_of(4), rate))
-    start = from_safetensors(before)["w.lora_B.weight"]
-    expected = (start.astype(np.float64) + rate * update.astype(np.float64)).astype(np.float32)
-    assert (after["w.lora_B.weight"] == expected).all()
-
-
-def test_an_update_of_another_length_does_not_move_the_adapter():
-    with pytest.raises(Rejected):
-        adapter.moved(adapter.initial(SPECIFICATION, layout_of(4)), b"\0" * 12, layout_of(4), 1.0)
 
 
 updates = st.lists(st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3), min_size=1, max_size=6)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.core.lora.methods.averaging import counts, divided
-from shared.core.lora.methods.method import Factor, Factors, Method, Upload
+from shared.core.lora.methods.method import Factor, Factors, Method, Upload, leading
 from shared.errors import Rejected
 
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -106,6 +106,15 @@ def flat_counts(
         whole = np.full(tuple(shape), float(sum(weights)))
         parts.append((whole if factor is None else counts(factor, tuple(shape), ranks, weights)).ravel())
     return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def cut(changes: Tensors, rank: int) -> Tensors:
+    """Of padded changes, those to a client's first `rank` columns; a head stays whole."""
+    places = {name: _place(name)[0] for name in changes}
+    return {
+        name: values if (factor := places[name]) is None else leading(factor, values, rank)
+        for name, values in changes.items()
+    }
 
 
 def _averaged_head(
