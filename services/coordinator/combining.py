@@ -19,7 +19,7 @@ def combined(
     Args:
         job: whose method multiplies each client's factors.
         layout: of its adapter.
-        came: its `update` is each client's, (clients, d), in the order of `weights`.
+        came: its `update` is each client's, (clients, d), by name.
         before: the adapter, and the change of frozen weights so far (empty for none).
 
     Raises: Rejected when the updates are not the round's, or nobody's counts.
@@ -29,7 +29,9 @@ def combined(
     if rows.size != len(came.weights) * layout.dimension:
         raise Rejected(f"{rows.size} values of {len(came.weights)} updates, {layout.dimension} each expected")
     uploads = []
-    for row, (client, weight) in zip(rows.reshape(len(came.weights), -1), came.weights.items(), strict=True):
+    for row, (client, weight) in zip(
+        rows.reshape(len(came.weights), -1), sorted(came.weights.items()), strict=True
+    ):
         if weight:
             changes = unflatten(row, shapes)
             rank = came.ranks.get(client)

@@ -60,11 +60,6 @@ async def move(
     )
 
 
-def keeps_updates(job: Job) -> bool:
-    """Whether the job's method must see each client's update."""
-    return not METHODS[job.specification.lora.method].linear
-
-
 async def control_of(job: Job, context: Coordination) -> BlobRef | None:
     """What clients correct their steps by, for SCAFFOLD alone."""
     if job.specification.server.optimizer != "scaffold" or job.layout is None:
@@ -79,7 +74,7 @@ async def _moved(job: Job, round_: Round, event: UpdateAggregated, context: Coor
         raise Stale("the job has no adapter")
     specification, blobs = job.specification, context.blobs
     adapter = await blobs.get(job.adapter)
-    one_by_one = keeps_updates(job)
+    one_by_one = not METHODS[specification.lora.method].linear
     given = event.updates if one_by_one else event.update
     if given is None:
         raise Rejected("single updates were to be kept, and were not")

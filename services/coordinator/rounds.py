@@ -5,7 +5,7 @@ from services.coordinator.beginning import advance
 from services.coordinator.context import Coordination
 from services.coordinator.ending import abort, end, publish
 from services.coordinator.members import members_of
-from services.coordinator.moving import control_of, keeps_updates, move
+from services.coordinator.moving import control_of, move
 from services.coordinator.state import Job, Round, grouped
 from shared.errors import Stale
 from shared.events import (
@@ -67,7 +67,6 @@ async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: C
             plan=SessionPlan.of(job.specification, job.noise_multiplier),
             layout_sha256=layout.sha256,
             dimension=contents.uploaded,
-            keep_updates=keeps_updates(job),
             deadline=round_.deadline,
         )
         publish(requested, round_, unit)

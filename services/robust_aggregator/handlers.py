@@ -61,6 +61,8 @@ async def on_group_over(event: GroupSummed | GroupFailed, unit: UnitOfWork, cont
             weights=dict(result.weights),
             left_out=result.left_out,
             findings=result.findings,
+            updates=sums[0].updates,  # with groups nobody keeps any
+            uploaded_bytes=sum(group.uploaded_bytes for group in sums),
             update_norm=float(np.linalg.norm(result.update.astype(np.float64))),
         )
     )

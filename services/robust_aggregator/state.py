@@ -45,6 +45,8 @@ class GroupSum(State):
     total: BlobRef | None
     rule: RulePlan = RulePlan()
     weights: dict[str, float] = {}
+    updates: BlobRef | None = None
+    uploaded_bytes: int = 0
     left_out: tuple[LeftOut, ...] = ()
 
     @property
@@ -69,7 +71,13 @@ class GroupSum(State):
         )
         if isinstance(event, GroupFailed):
             return group
-        return group.replace(total=event.total, rule=event.rule, weights=event.weights)
+        return group.replace(
+            total=event.total,
+            rule=event.rule,
+            weights=event.weights,
+            updates=event.updates,
+            uploaded_bytes=event.uploaded_bytes,
+        )
 
 
 def aggregate(totals: Sequence[bytes], weights: Sequence[float]) -> NDArray[np.float32]:

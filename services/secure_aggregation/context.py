@@ -12,6 +12,7 @@ from services.secure_aggregation.pieces import Pieces
 from services.secure_aggregation.protocols import PROTOCOLS
 from services.secure_aggregation.protocols.base import Keys, Running
 from services.secure_aggregation.state import Session
+from shared.core.secagg import sealing
 from shared.errors import Stale, Unavailable
 from shared.events.base import shard_of
 from shared.events.values import BlobRef
@@ -29,6 +30,7 @@ class Gathered:
     Attributes:
         terms: on which `running` was begun.
         refused: who is not waited for any more; may be uncommitted.
+        seconds: from the session's opening to each complete upload, as this process saw it.
         relaying: one relay at a time.
         talking: with the other parties, one conversation at a time.
     """
@@ -37,8 +39,14 @@ class Gathered:
     running: Running
     pieces: Pieces = field(default_factory=Pieces)
     refused: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     relaying: bool = False
     talking: asyncio.Task[None] | None = None
+
+    @property
+    def received_bytes(self) -> int:
+        """Of complete uploads, sealed as they came; they are all of one size."""
+        return len(self.pieces.complete) * (self.running.upload_bytes + sealing.OVERHEAD_BYTES)
 
 
 @dataclass

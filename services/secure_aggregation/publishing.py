@@ -23,6 +23,8 @@ async def publish_sum(
         log.warning("sent something wrong", participant=participant, reason=reason, group_id=session.group_id)
     with context.telemetry.span("store sum", group_id=session.group_id):
         total = await context.blobs.put(np.asarray(summed.total, "<f8").tobytes())
+        kept = None if summed.updates is None else np.asarray(summed.updates, "<f4").tobytes()
+        updates = None if kept is None else await context.blobs.put(kept)
     rule, judgement = gathered.running.terms.plan.rule, summed.judgement
     weights = {client: members[client].weight for client in summed.members}
     findings: tuple[Finding, ...] = ()
@@ -44,7 +46,10 @@ async def publish_sum(
             judged=judgement is not None,
             findings=findings,
             named=dict(summed.named),
+            seconds=dict(gathered.seconds),
             left_out=out,
+            updates=updates,
+            uploaded_bytes=gathered.received_bytes,
         )
     )
 
@@ -54,10 +59,11 @@ def left_out(session: Session, gathered: Gathered, members: tuple[str, ...]) -> 
     wrong = {**session.refused, **gathered.refused, **gathered.running.faults}
     reasons = {**session.declined, **wrong}
     root = gathered.running.terms.plan.rule.root
+    why_missing = gathered.running.why_missing
     return tuple(
         LeftOut(
             client_id=client,
-            reason=(reasons.get(client) or gathered.running.why_missing(client))[:2000],
+            reason=(reasons.get(client) or why_missing(client, early=session.early))[:2000],
             sent_wrong=client in wrong and client != root,
         )
         for client in sorted(gathered.running.terms.members)

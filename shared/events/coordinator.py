@@ -79,7 +79,6 @@ class SessionRequested(Event, type="session.requested.v1", sharded=True):
     dimension: int
     groups: int = 1  # of the round
     enough: int | None = None  # updates that are summed without waiting for more
-    keep_updates: bool = False  # the sum's parts too; without secure aggregation alone
     deadline: Timestamp
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, PositiveInt
 
+from shared.core.lora.methods import METHODS
 from shared.core.robust.judging import Choice, Mix
 from shared.events.ids import ClientId
 from shared.events.values import Value
@@ -101,6 +102,7 @@ class SessionPlan(Value):
         stage_s: how long a stage other than the upload may take.
         rule: what judges the updates.
         noise: what each client must add to its update, which has none of its own then.
+        keeps: whether single updates are handed on beside their sum, as some LoRA methods ask.
     """
 
     protocol: SecureProtocol
@@ -114,6 +116,7 @@ class SessionPlan(Value):
     stage_s: float = 10.0
     rule: RulePlan = RulePlan()
     noise: NoisePlan | None = None
+    keeps: bool = False
 
     @classmethod
     def of(cls, specification: JobSpecification, noise_multiplier: float) -> Self:
@@ -131,6 +134,7 @@ class SessionPlan(Value):
             stage_s=aggregation.stage_s,
             rule=RulePlan.of(specification, noise_multiplier),
             noise=NoisePlan.of(specification, noise_multiplier),
+            keeps=not METHODS[specification.lora.method].linear,
         )
 
     @classmethod

@@ -54,8 +54,9 @@ class GroupSummed(Event, type="group.summed.v1"):
     rule: RulePlan = RulePlan()
     judged: bool = False
     findings: tuple[Finding, ...] = ()
-    updates: BlobRef | None = None  # float32 little-endian, (clients, d), in the order of `weights`
-    uploaded_bytes: int = 0  # by the group's clients
+    updates: BlobRef | None = None  # float32 little-endian, (clients, d), by name, where the plan keeps them
+    uploaded_bytes: int = 0  # complete uploads that came here; `mpc3` sends the other parties more
+    seconds: dict[ClientId, float] = {}  # from the session's opening to the complete upload
     named: dict[ClientId, str] = {}  # clients and key holders who sent something wrong, without effect
 
 
@@ -73,3 +74,4 @@ class GroupFailed(Event, type="group.failed.v1"):
     reason: str
     left_out: tuple[LeftOut, ...]
     faulty: tuple[ClientId, ...] = ()
+    seconds: dict[ClientId, float] = {}  # as in GroupSummed

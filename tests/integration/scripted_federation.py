@@ -18,6 +18,8 @@ from services.secure_aggregation.__main__ import build as build_secure
 from services.secure_aggregation.settings import SecureAggregationSettings
 from shared.adapters.cache import MemoryCache
 from shared.adapters.infrastructure import Endpoints, open_bus, open_infrastructure
+from shared.core.compression import compress
+from shared.core.lora import flatten, unflatten
 from shared.core.secagg import chunks, fixed_point, sealing
 from shared.events import (
     BudgetSpent,
@@ -46,6 +48,7 @@ from shared.events.base import Envelope
 from shared.events.values import Layout, TensorSpec
 from shared.job.specification import JobSpecification
 from shared.ports import Queue
+from shared.sessions.contents import Contents
 from shared.sessions.terms import SessionTerms
 
 OBSERVED = (
@@ -68,6 +71,14 @@ def mean_of(clients, number, dimension):
     return np.asarray(fixed_point.decode(total) / len(clients), dtype=np.float32)
 
 
+def padded_to(rank, name, values):
+    """Zero beyond the first `rank` columns of B, or rows of A."""
+    kept = np.zeros_like(values)
+    part = (slice(None), slice(rank)) if ".lora_B." in name else (slice(rank), slice(None))
+    kept[part] = values[part]
+    return kept
+
+
 @dataclass
 class ScriptedClient:
     """Answers each announcement and each round at once; `silent` and `declines` make it misbehave."""
@@ -83,6 +94,9 @@ class ScriptedClient:
     gate: asyncio.Event | None = None  # uploads wait for it
     sends: object = update_of  # (client_id, number, dimension) -> (dimension,) float32, or bytes as they are
     layout_dimension: int | None = None
+    layout: Layout | None = None  # in place of one tensor of `dimension`
+    rank: int | None = None
+    started: list = field(default_factory=list)
     closed: list = field(default_factory=list)
 
     def __post_init__(self):
@@ -113,15 +127,29 @@ class ScriptedClient:
             return
         self.handled.add(delivery.envelope.event_id)
         if isinstance(event, JobAnnounced):
-            layout = layout_of(self.layout_dimension or self.dimension)
-            await self.say(
-                ClientReady(client_id=self.client_id, job_id=event.job_id, layout=layout, records=50)
+            layout = self.layout or layout_of(self.layout_dimension or self.dimension)
+            self.job = event.specification
+            ready = ClientReady(
+                client_id=self.client_id, job_id=event.job_id, layout=layout, records=50, rank=self.rank
             )
+            await self.say(ready)
         elif isinstance(event, RoundStarted):
+            self.started.append(event)
             await self.train(event)
         else:
             self.closed.append(event)
         await delivery.ack()
+
+    def content(self, event):
+        if self.layout is None:
+            return self.sends(self.client_id, event.number, self.dimension)
+        contents = Contents.of(self.job, self.layout, event.completed, event.round_id)
+        update = self.sends(self.client_id, event.number, contents.dimension)
+        if self.rank is not None:
+            whole = unflatten(update, contents.shapes)
+            small = {name: padded_to(self.rank, name, values) for name, values in whole.items()}
+            update = flatten(small, [name for name, _ in contents.shapes])
+        return update if contents.compression is None else compress(contents.compression, update)
 
     async def train(self, event):
         if self.silent:
@@ -140,7 +168,7 @@ class ScriptedClient:
             )
             return
         context = sealing.UploadContext(event.job_id, event.round_id, event.group_id, self.client_id)
-        content = self.sends(self.client_id, event.number, self.dimension)
+        content = self.content(event)
         if not isinstance(content, bytes):
             content = fixed_point.to_bytes(fixed_point.encode(content))
         content = b"junk" if self.garbage else content
@@ -174,7 +202,7 @@ def specification(**changes):
         "rounds": {"count": 2, "min_clients": 2, "deadline_s": 20, "gather_s": 5},
     }
     for section, values in changes.items():
-        body[section] = {**body[section], **values}
+        body[section] = {**body.get(section, {}), **values}
     return JobSpecification.model_validate(body)
 
 

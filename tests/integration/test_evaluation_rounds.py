@@ -62,7 +62,7 @@ async def test_an_evaluation_without_enough_clients_is_skipped_and_training_goes
         rounds = sorted(fed.of(RoundCompleted), key=lambda event: event.number)
     assert (ended.outcome, ended.rounds_completed) == ("completed", 3)
     assert {one.number for one in aborted} == {3}
-    assert [one.kind for one in rounds]== ["train", "train", "train", "evaluate"]
+    assert [one.kind for one in rounds] == ["train", "train", "train", "evaluate"]
     assert rounds[2].update_norm == pytest.approx(np.linalg.norm(mean_of(CLIENTS, 4, 8)), rel=1e-5)
 
 

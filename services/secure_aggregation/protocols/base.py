@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from services.secure_aggregation.parties.link import Links
+from services.secure_aggregation.state import UPLOAD as UPLOAD
 from services.secure_aggregation.state import Session
 from shared.core.randomness import RandomBytes
 from shared.core.robust.judging.verdict import Reason
@@ -21,9 +22,9 @@ from shared.errors import Rejected
 from shared.ports import Telemetry
 from shared.sessions.terms import SessionTerms
 
-UPLOAD = "upload"
 SECRET_DOMAIN = b"fedlora/aggregation-secret/v1"
 MISSING = "no complete upload by the deadline"
+SURPLUS = "the round had enough updates before this one came"
 TRUSTED = "the others are measured by its update, which does not count itself"
 
 
@@ -80,12 +81,14 @@ class Summed:
         named: who was found to have sent something wrong, with what: a client or a key holder, without effect
             on this sum.
         judgement: what the rule said of each update that it judged; None for a plain sum.
+        updates: (clients, d) those of `members`, not weighted, where the plan keeps them.
     """
 
     total: NDArray[np.float64]
     members: tuple[str, ...]
     named: Mapping[str, str] = field(default_factory=dict)
     judgement: Judgement | None = None
+    updates: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -179,9 +182,19 @@ class Running(ABC):
 
     def enough(self, session: Session, *, waited: bool) -> bool | None:
         """Whether the upload stage ends with enough updates; None while there is somebody to wait for."""
+        if self.sufficed(session):
+            return True
         if not waited and not self.uploads | session.out.keys() >= self.terms.members.keys():
             return None
         return len(self.uploads) >= self.terms.plan.fewest
+
+    def sufficed(self, session: Session) -> bool:
+        """Whether as many complete uploads are there as the session waits for; the one by which others are
+        measured is waited for in any case."""
+        if session.enough is None or len(self.uploads) < max(session.enough, self.terms.plan.fewest):
+            return False
+        root = self.terms.plan.rule.root
+        return not root or root in self.uploads or root in session.out
 
     def require_root(self, present: Collection[str], reasons: Mapping[str, str]) -> None:
         """Raises: Rejected where the update by which others are measured is not `present`."""
@@ -190,9 +203,10 @@ class Running(ABC):
             why = reasons.get(rule.root) or self.why_missing(rule.root)
             raise Rejected(f"{rule.name} measures updates by that of {rule.root}: {why}")
 
-    def why_missing(self, client: str) -> str:
-        """What did not come from a client that is left out without having said or done anything wrong."""
-        return MISSING
+    def why_missing(self, client: str, *, early: bool = False) -> str:
+        """What did not come from a client that is left out without having said or done anything wrong;
+        `early` where enough others were there before the deadline."""
+        return SURPLUS if early else MISSING
 
     def too_few(self) -> Failed:
         """The upload stage ended with too few."""

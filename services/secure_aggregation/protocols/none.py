@@ -4,6 +4,7 @@ trusted."""
 from collections.abc import Collection
 
 import numpy as np
+from numpy.typing import NDArray
 
 from services.secure_aggregation.protocols.base import TRUSTED, Failed, Judgement, Keys, Running, Step, Summed
 from services.secure_aggregation.state import FAILED, SUMMED, Session
@@ -28,6 +29,7 @@ class Opened(Running):
         if rule.single:
             precision, key = Precision(rule.bits, rule.bound), keys.secret("rows", terms.digest)
             self._rows = rows_for(rule.core(), terms.dimension, len(terms.members), precision, key)
+        self._kept: dict[str, NDArray[np.float32]] = {}
         self._total = fixed_point.zeros(0 if rule.single else terms.dimension)
 
     @property
@@ -43,6 +45,9 @@ class Opened(Running):
             raise Rejected(reason)
         if self._rows is None:
             fixed_point.add(self._total, values)
+            if self.terms.plan.keeps:
+                weight = np.float32(self.terms.members[client].weight)
+                self._kept[client] = values.astype(np.float32) / SCALE / weight
         else:
             self._rows.add(client, values.astype(np.float32) / SCALE)
         self.uploads.add(client)
@@ -56,7 +61,9 @@ class Opened(Running):
                 return Step(FAILED, outcome=self.too_few())
         members = tuple(sorted(self.uploads))
         if self._rows is None:
-            return Step(SUMMED, members, outcome=Summed(fixed_point.decode(self._total), members))
+            kept = np.stack([self._kept[name] for name in members]) if self._kept else None
+            total = fixed_point.decode(self._total)
+            return Step(SUMMED, members, outcome=Summed(total, members, updates=kept))
         try:
             return Step(SUMMED, members, outcome=self._judged(session, self._rows))
         except (Refused, Rejected) as error:
