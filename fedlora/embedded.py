@@ -48,8 +48,30 @@ class Composition:
     workers: Mapping[str, Path] = field(default_factory=dict)
 
 
+class World:
+    """How services get their ports, and which clients there are: the machine's; a simulation has its own."""
+
+    async def bus(self, endpoints: Endpoints) -> Bus:
+        """The one that all share."""
+        return await open_bus(endpoints)
+
+    async def ports(
+        self, name: str, endpoints: Endpoints, bus: Bus | None, cache: Cache | None
+    ) -> Infrastructure:
+        """One service's."""
+        return await open_infrastructure(name, endpoints, bus=bus, cache=cache)
+
+    def coordinator(self) -> CoordinatorSettings:
+        """The coordinator's settings."""
+        return CoordinatorSettings()
+
+    async def clients(self, bus: Bus) -> list[Service[Any]]:
+        """Those that are not workers with a file each."""
+        return []
+
+
 @asynccontextmanager
-async def federation(composition: Composition) -> AsyncIterator[str]:
+async def federation(composition: Composition, world: World | None = None) -> AsyncIterator[str]:
     """Run everything while the block runs; gives the gateway's address. Drains at the end.
 
     Raises: Fault when the port is taken, the bus or the database is away, or a service fails.
@@ -64,7 +86,7 @@ async def federation(composition: Composition) -> AsyncIterator[str]:
             raise Fault(reason, "name another with --port") from None
         stack.callback(listening.close)
         try:
-            opened = _Opened(composition, stack)
+            opened = _Opened(composition, stack, world or World())
             await opened.share()
             face = await gateway.build(await opened.connect("gateway"), settings)
             services = [face, *await opened.services(), *await opened.workers()]
@@ -102,8 +124,8 @@ async def _started(running: list[asyncio.Task[None]], ready: list[asyncio.Event]
 class _Opened:
     """The services of one process over one bus and one cache, closed by the stack."""
 
-    def __init__(self, composition: Composition, stack: AsyncExitStack) -> None:
-        self._composition, self._stack = composition, stack
+    def __init__(self, composition: Composition, stack: AsyncExitStack, world: World) -> None:
+        self._composition, self._stack, self._world = composition, stack, world
         self._endpoints = composition.endpoints
         self._bus: Bus | None = None
         self._cache: Cache | None = None
@@ -111,23 +133,21 @@ class _Opened:
     async def share(self) -> None:
         """Open what the services have in common."""
         self._endpoints.folder.mkdir(parents=True, exist_ok=True)
-        self._bus = await open_bus(self._endpoints)
+        self._bus = await self._world.bus(self._endpoints)
         self._stack.push_async_callback(self._bus.close)
         await declare_all(self._bus)
         self._cache = open_cache(self._endpoints.cache)
 
     async def connect(self, name: str, endpoints: Endpoints | None = None) -> Infrastructure:
         """One service's ports."""
-        infrastructure = await open_infrastructure(
-            name, endpoints or self._endpoints, bus=self._bus, cache=self._cache
-        )
+        infrastructure = await self._world.ports(name, endpoints or self._endpoints, self._bus, self._cache)
         self._stack.push_async_callback(infrastructure.close)
         return infrastructure
 
     async def services(self) -> list[Service[Any]]:
         """Everything on the server's side but the gateway."""
         return [
-            await coordinator.build(await self.connect("coordinator"), CoordinatorSettings()),
+            await coordinator.build(await self.connect("coordinator"), self._world.coordinator()),
             await accountant.build(await self.connect("accountant"), AccountantSettings()),
             *await self._parties(),
             await robust_aggregator.build(await self.connect("robust_aggregator")),
@@ -160,7 +180,9 @@ class _Opened:
 
     async def workers(self) -> list[Service[Any]]:
         """The clients of this process, each with its own home, database and key."""
-        built = []
+        built: list[Service[Any]] = []
+        if self._bus is not None:
+            built += await self._world.clients(self._bus)
         for name, data in self._composition.workers.items():
             endpoints = worker_endpoints(self._endpoints, name)
             built.append(await build_worker(name, data, await self.connect(name, endpoints), endpoints))

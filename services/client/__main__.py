@@ -2,9 +2,11 @@
 
 import asyncio
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from services.client.handlers import HANDLERS, Desk
 from services.client.keeping import keeper_of
-from services.client.policy import read_policy
+from services.client.policy import Policy, read_policy
 from services.client.settings import ClientSettings
 from services.client.trainer import Trainer
 from services.client.worker import Worker
@@ -19,11 +21,18 @@ from shared.serving import main_of, mistakes_explained
 class ClientService(Service[Desk]):
     """The service loop over the client's inbox, with the working loop and the signs of life beside it."""
 
-    def __init__(self, infrastructure: Infrastructure, settings: ClientSettings, trainer: Trainer) -> None:
-        self._key = load_signing_key(settings.key_path)
+    def __init__(
+        self,
+        infrastructure: Infrastructure,
+        settings: ClientSettings,
+        trainer: Trainer,
+        key: Ed25519PrivateKey,
+        policy: Policy,
+    ) -> None:
+        self._key = key
         desk = Desk(
             client_id=settings.client_id,
-            policy=read_policy(settings.policy_path),
+            policy=policy,
             identity=self._key,
             blobs=infrastructure.blobs,
             random=infrastructure.random,
@@ -64,7 +73,9 @@ class ClientService(Service[Desk]):
 
 async def build(infrastructure: Infrastructure, settings: ClientSettings, trainer: Trainer) -> ClientService:
     """The worker on `infrastructure`. Raises: Refused when the owner's policy file has a mistake."""
-    return await asyncio.to_thread(ClientService, infrastructure, settings, trainer)
+    key = await asyncio.to_thread(load_signing_key, settings.key_path)
+    policy = await asyncio.to_thread(read_policy, settings.policy_path)
+    return ClientService(infrastructure, settings, trainer, key, policy)
 
 
 def trainer_for(settings: ClientSettings, infrastructure: Infrastructure) -> Trainer:

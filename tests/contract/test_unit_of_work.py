@@ -1,7 +1,8 @@
-"""One contract for transactions over SQLite and PostgreSQL."""
+"""One contract for transactions over SQLite, PostgreSQL and memory."""
 
 import asyncio
 import hashlib
+import inspect
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from alembic.migration import MigrationContext
 from shared.adapters.database import DatabaseUnits, migrate, open_units
 from shared.adapters.database.engine import database_at, release
 from shared.adapters.database.tables import metadata
+from shared.adapters.in_process.units import MemoryUnits
 from shared.errors import Stale, Unavailable
 from shared.events import ClientSeen, JobCancelled
 from shared.events.base import DeadlinePassed, Envelope
@@ -56,8 +58,12 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
+@pytest.fixture(params=["sqlite", "memory", pytest.param("postgresql", marks=pytest.mark.servers)])
 def url(request: pytest.FixtureRequest, tmp_path) -> str:
+    if request.param == "memory":
+        if "units" not in inspect.signature(request.function).parameters:
+            pytest.skip("one replica, which does not outlive its process")
+        return "memory://"
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'units.sqlite'}"
     return request.getfixturevalue("postgres_url")
@@ -68,6 +74,8 @@ async def open_replica(url: str, clock: FakeClock) -> AsyncIterator[Open]:
     opened: list[DatabaseUnits] = []
 
     async def open_(service: str = "service") -> DatabaseUnits:
+        if url == "memory://":
+            return MemoryUnits(clock, lambda: "producer")
         units = await open_units(url, service, clock, lambda: "producer")
         opened.append(units)
         return units
@@ -336,6 +344,8 @@ async def test_the_journal_is_a_chain_without_gaps(units: DatabaseUnits) -> None
 async def test_the_database_refuses_to_rewrite_the_journal(
     units: DatabaseUnits, url: str, statement: str
 ) -> None:
+    if url == "memory://":
+        pytest.skip("no statement reaches it")
     if url.startswith("sqlite") and statement.startswith("TRUNCATE"):
         pytest.skip("SQLite has no TRUNCATE")
     async with units.begin() as unit:
