@@ -17,6 +17,7 @@ from fedlora.jobs import AsJson, GatewayUrl, JobName
 from fedlora.plan import plan
 from fedlora.reporting import report
 from fedlora.rules import rules
+from fedlora.simulation.command import simulate_command
 from fedlora.up import up
 from fedlora.workers import worker
 from shared.errors import FedloraError, Refused
@@ -58,6 +59,7 @@ app.command()(demo)
 app.command()(plan)
 app.command()(report)
 app.command()(rules)
+app.command("simulate")(simulate_command)
 app.command()(up)
 app.command()(worker)
 

@@ -1,0 +1,120 @@
+"""Training in a pool of processes: each has the model and the records once, and clients are row numbers."""
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlora.simulation.randomness import SeededRandom
+from services.client.trainer import Prepared, Progress, TrainingResult, TrainingTask
+from shared.errors import Rejected
+from shared.job.specification import JobSpecification
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every process of the pool is told once.
+
+    Attributes:
+        data: the one file with everybody's records.
+        drop: the share of (client, round) pairs that drops out.
+    """
+
+    data: Path
+    parts: Mapping[str, NDArray[np.intp]]
+    seed: int
+    drop: float
+
+    def drops(self, client: str, round_id: str) -> bool:
+        """Whether the client drops out of the round; it follows from the seed alone."""
+        drawn = int.from_bytes(SeededRandom(self.seed, "drop", client, round_id).bytes(8), "big")
+        return drawn % MILLION < self.drop * MILLION
+
+
+class SimulatedTrainer:
+    """One client's trainer, which hands its work to the pool."""
+
+    def __init__(self, client: str, plan: Plan, pool: Executor, layouts: dict[str, Prepared]) -> None:
+        self._client, self._plan, self._pool, self._layouts = client, plan, pool, layouts
+
+    def prepare(
+        self,
+        job_id: str,
+        specification: JobSpecification,
+        data: Path,
+        progress: Progress,
+        start: bytes = b"",
+    ) -> Prepared:
+        """See the port. The first client's preparation serves all."""
+        if job_id not in self._layouts:
+            self._layouts[job_id] = self._pool.submit(_prepare, job_id, specification, start).result()
+        whole = self._layouts[job_id]
+        return replace(whole, records=len(self._plan.parts[self._client]), skipped=())
+
+    def train(self, task: TrainingTask, progress: Progress, cancelled: Callable[[], bool]) -> TrainingResult:
+        """See the port. Raises: Rejected for a client that the seed lets drop out."""
+        if self._plan.drops(self._client, task.round_id):
+            raise Rejected("it dropped out, as --drop asks")
+        return self._pool.submit(_train, self._client, task).result()
+
+    def evaluate(
+        self, task: TrainingTask, progress: Progress, cancelled: Callable[[], bool]
+    ) -> NDArray[np.float64]:
+        """Raises: Rejected, always: such jobs are refused before."""
+        raise Rejected("a simulation does not evaluate")
+
+
+_OWN: dict[str, Any] = {}  # of a process of the pool
+
+
+def start_process(plan: Plan) -> None:
+    """What a process of the pool does first."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ["OMP_NUM_THREADS"] = "1"  # the pool is the parallelism, and sums keep their order
+    _OWN["plan"] = plan
+
+
+def _prepare(job_id: str, specification: JobSpecification, start: bytes) -> Prepared:
+    return _trainer_for(job_id, specification, start)[1]
+
+
+def _trainer_for(job_id: str, specification: JobSpecification, start: bytes) -> tuple[Any, Prepared]:
+    from services.client.training.trainer import LoraTrainer  # noqa: PLC0415 - torch, in the pool alone
+
+    if job_id not in _OWN:
+        trainer = LoraTrainer()
+        more = (start,) if start else ()
+        data: Path = _OWN["plan"].data
+        whole = trainer.prepare(job_id, specification, data, lambda phase, done, of: None, *more)
+        _OWN[job_id] = trainer, whole
+    found: tuple[Any, Prepared] = _OWN[job_id]
+    return found
+
+
+def _train(client: str, task: TrainingTask) -> TrainingResult:
+    """Train on the client's rows, with sampling and noise that follow from seed, client and round."""
+    from services.client.training import trainer as training  # noqa: PLC0415 - torch, in the pool alone
+    from shared.core.noise import KeyStream  # noqa: PLC0415 - beside it
+
+    plan: Plan = _OWN["plan"]
+    trainer, _ = _trainer_for(task.job_id, task.specification, getattr(task, "start", b""))
+    records = trainer._data[task.job_id, plan.data]
+    mine = replace(task, data=Path(client))
+    random = SeededRandom(plan.seed, "train", client, task.round_id)
+    trainer._data[task.job_id, mine.data] = [records[row] for row in plan.parts[client]]
+    system = getattr(training, "KeyStream")  # noqa: B009
+    # Only a process of this pool draws from a seed: the trainer itself takes none.
+    setattr(training, "KeyStream", lambda: KeyStream(random.bytes))  # noqa: B010
+    try:
+        found: TrainingResult = trainer.train(mine, lambda phase, done, of: None, lambda: False)
+    finally:
+        setattr(training, "KeyStream", system)  # noqa: B010
+        del trainer._data[task.job_id, mine.data]
+    return found
