@@ -87,6 +87,7 @@ def trainer_for(settings: ClientSettings, infrastructure: Infrastructure) -> Tra
         span=infrastructure.telemetry.span,
         device=settings.device,
         memory_mib=settings.memory_mib,
+        max_rank=settings.max_rank,
         token_cache=TokenCache(settings.token_cache),
     )
 

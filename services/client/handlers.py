@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from services.client import evaluating, state
 from services.client import ledger as ledgers
-from services.client import state
 from services.client.ledger import Ledger
 from services.client.policy import Policy, check
 from services.client.sessions import PROTOCOLS
 from services.client.sessions.base import ClientSession, Position
-from services.client.state import LocalJob, LocalRound, Pinned
+from services.client.state import Control, LocalJob, LocalRound, Pinned
 from shared.core.secagg.sealing import SealingKey, key_message, sign
 from shared.errors import Refused, Rejected, Stale
 from shared.events import (
@@ -49,7 +49,8 @@ async def on_job_announced(event: JobAnnounced, unit: UnitOfWork, desk: Desk) ->
     """Record the job for preparation, or say why not; a repeated question gets the same answer."""
     known = await unit.find(LocalJob, event.job_id)
     if known is not None and known.phase != "declined":
-        same = (known.specification, known.noise_multiplier) == (event.specification, event.noise_multiplier)
+        asked = event.specification, event.noise_multiplier, event.start
+        same = (known.specification, known.noise_multiplier, known.start) == asked
         if not same:
             _decline_job(event.job_id, "the job was announced before on other terms", unit, desk)
         elif known.phase == "ready":
@@ -57,6 +58,7 @@ async def on_job_announced(event: JobAnnounced, unit: UnitOfWork, desk: Desk) ->
         return
     job = state.announced(event, unit.trace)
     refused = check(event.specification, event.noise_multiplier, desk.policy)
+    refused = refused or evaluating.check(event.specification, desk.policy)
     if refused is not None:
         await unit.save(state.declined(job, str(refused)))
         _decline_job(event.job_id, str(refused), unit, desk)
@@ -88,19 +90,24 @@ async def _accept(event: RoundStarted, unit: UnitOfWork, desk: Desk) -> None:
         raise Refused("deadline", "the deadline has passed", "allow more time")
     if event.layout_sha256 != job.layout.sha256:
         raise Refused("layout_sha256", "the adapter has another layout", "send the job's adapter")
-    refused = check(job.specification, event.reservation.mechanism.noise_multiplier, desk.policy)
+    mechanism, announced = event.reservation.mechanism, evaluating.announced(event, job.specification)
+    refused = check(
+        job.specification,
+        mechanism.noise_multiplier if announced is None else job.noise_multiplier,
+        desk.policy,
+    )
     if refused is not None:
         raise refused
     terms = SessionTerms.from_bytes(await desk.blobs.get(event.terms))
     state.check_terms(terms, event, job, desk.identity.public_key().public_bytes_raw())
     pinned = await unit.find(Pinned, "worker") or Pinned()
-    state.check_weight(terms, job.specification, pinned.records or 1, desk.client_id)
+    state.check_weight(terms, event.kind, job.specification, pinned.records or 1, desk.client_id)
     pinned = state.pinned_keys(pinned, terms)
     position = session_of(terms, desk).begin(desk.random.bytes)
     ledger = await unit.find(Ledger, event.job_id) or new_ledger(job)
     others = [one for one in await unit.select(Ledger) if one.job_id != event.job_id]
     reserved = await asyncio.to_thread(
-        ledgers.reserve, ledger, event.round_id, event.reservation, others, desk.policy
+        ledgers.reserve, ledger, event.round_id, event.reservation, others, desk.policy, announced=announced
     )
     await unit.save(pinned)
     await unit.save(reserved)
@@ -150,7 +157,9 @@ async def on_round_closed(event: RoundClosed, unit: UnitOfWork, desk: Desk) -> N
     if round_.phase == "accepted":
         await _close(round_, event.reason or event.outcome, unit, desk)
     else:
-        await unit.save(round_.replace(session=b""))
+        if event.counted and round_.control is not None:
+            await unit.save(Control(job_id=event.job_id, values=round_.control))
+        await unit.save(round_.replace(session=b"", control=None))
 
 
 async def on_job_closed(event: JobClosed, unit: UnitOfWork, desk: Desk) -> None:
@@ -159,6 +168,8 @@ async def on_job_closed(event: JobClosed, unit: UnitOfWork, desk: Desk) -> None:
     if job is None:
         raise Stale("the job is not known here")
     await unit.save(job.replace(phase="closed", reason=event.reason or event.outcome, sealing_key=b""))
+    if (control := await unit.find(Control, event.job_id)) is not None:
+        await unit.delete(control)
     for round_ in await unit.select(LocalRound, event.job_id):
         if round_.phase == "accepted":
             await _close(round_, event.reason or event.outcome, unit, desk)
@@ -187,6 +198,7 @@ async def answer_ready(job: LocalJob, unit: UnitOfWork, desk: Desk) -> None:
         job_id=job.job_id,
         layout=job.layout,
         records=pinned.records,
+        rank=job.rank,
         sealing_key=public,
         sealing_signature=sign(desk.identity, key_message(job.job_id, desk.client_id, public)),
     )

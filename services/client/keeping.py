@@ -2,10 +2,10 @@
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.client.state import LocalJob
+from services.client.state import LocalJob, plan_of
 from shared.core.secagg.sealing import SealingKey
 from shared.errors import Rejected, Unavailable
-from shared.events.plans import SessionPlan
+from shared.job.evaluation import DIMENSION, evaluates
 from shared.ports import BlobStore, UnitOfWork
 from shared.sessions.holding import Keeper
 from shared.sessions.terms import SessionTerms
@@ -27,5 +27,7 @@ async def _check(terms: SessionTerms, unit: UnitOfWork) -> None:
         raise Unavailable("the job is not prepared yet")
     if job.phase != "ready":
         raise Rejected(f"the job is {job.phase} here")
-    if terms.plan != SessionPlan.of(job.specification, job.noise_multiplier):
+    evaluation = evaluates(job.specification) and terms.dimension == DIMENSION
+    plans = [plan_of(job, "train"), *([plan_of(job, "evaluate")] if evaluation else [])]
+    if terms.plan not in plans:
         raise Rejected("updates are summed in another way than the job announced")

@@ -47,15 +47,23 @@ def spent(ledger: Ledger) -> float:
     return epsilon(_mechanisms(ledger), ledger.delta)
 
 
-def reserve(
-    ledger: Ledger, round_id: str, reservation: Reservation, others: Sequence[Ledger], policy: Policy
+def reserve(  # noqa: PLR0913 - what is asked, what is had, and who allows it
+    ledger: Ledger,
+    round_id: str,
+    reservation: Reservation,
+    others: Sequence[Ledger],
+    policy: Policy,
+    *,
+    announced: PoissonSampled | None = None,
 ) -> Ledger:
     """Set a round's cost aside, beside the ledgers of this worker's `others`, its other jobs.
+
+    `announced` is what such a round costs at the most; the ledger's own for a round of training.
 
     Raises: Refused for a repeated round, weaker privacy than was announced, more epsilon than was
         announced, or more over all jobs than the owner allows.
     """
-    asked, announced = reservation.mechanism, ledger.announced
+    asked, announced = reservation.mechanism, announced or ledger.announced
     if any(entry.round_id == round_id for entry in ledger.entries):
         raise Refused("round_id", f"{round_id} repeats a round", "start a round with a new number")
     if any(entry.reservation_id == reservation.reservation_id for entry in ledger.entries):

@@ -21,6 +21,9 @@ class ClientSettings(BaseSettings):
     memory_mib: int | None = Field(
         None, ge=64, description="for activations and gradients; default: a share of what is free"
     )
+    max_rank: int | None = Field(
+        None, ge=1, description="of an adapter; jobs with mixed ranks take part with it, others do not"
+    )
     heartbeat_s: float = Field(5.0, gt=0, description="between signs of life")
 
     @property

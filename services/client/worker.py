@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,27 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from services.client import evaluating, state
 from services.client import ledger as ledgers
-from services.client import state
 from services.client.handlers import Desk, answer_ready, give_back, session_of, spent_event
 from services.client.ledger import Ledger
 from services.client.sessions.base import Encoded
-from services.client.state import LocalJob, LocalRound, Pinned
+from services.client.state import Control, LocalJob, LocalRound, Pinned, contents_of
 from services.client.trainer import Cancelled, DataError, Prepared, Trainer, TrainingResult, TrainingTask
 from shared.adapters.infrastructure import Infrastructure
 from shared.core.lora import from_safetensors
 from shared.core.secagg import chunks, sealing
 from shared.errors import FedloraError, Refused, Rejected, Stale, Unavailable
 from shared.events import ClientDeclined, ClientSeen, Envelope, ShareSubmitted, UpdateSubmitted
-from shared.events.values import Layout
+from shared.events.values import BlobRef, Layout
+from shared.job.evaluation import DIMENSION
 from shared.ports import UnitOfWork
+from shared.sessions.contents import Contents
 from shared.sessions.terms import SessionTerms
 
 RETRY_S = 1.0
+RECENT = 4  # blobs that a worker keeps in memory: an adapter, a base, and those of another job
+Sealed = tuple[Encoded, list[UpdateSubmitted]]
 Transact = Callable[[Callable[[UnitOfWork], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
 log = structlog.get_logger()
 
@@ -44,6 +48,7 @@ class Worker:
     infrastructure: Infrastructure
     transact: Transact
     activity: str = "waiting"
+    recent: dict[str, bytes] = field(default_factory=dict)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`; training in progress is cut short and done again at the next start."""
@@ -106,9 +111,10 @@ class Worker:
     async def _job(self, job: LocalJob) -> None:
         self.activity = "preparing"
         try:
+            start = await self._fetched(job.start)
             with self.infrastructure.telemetry.span("prepare", job_id=job.job_id):
                 prepared = await asyncio.to_thread(
-                    self.trainer.prepare, job.job_id, job.specification, self.data, self._progress
+                    self.trainer.prepare, job.job_id, job.specification, self.data, self._progress, start
                 )
         except (Refused, DataError) as error:
             log.warning("job declined", job_id=job.job_id, reason=str(error))
@@ -127,7 +133,7 @@ class Worker:
             pinned = await unit.find(Pinned, "worker") or Pinned()
             records = self.desk.policy.declared_records or pinned.records or prepared.records
             await unit.save(pinned.replace(records=records))
-            ready = state.prepared(await unit.load(LocalJob, job.job_id), prepared.layout)
+            ready = state.prepared(await unit.load(LocalJob, job.job_id), prepared)
             await unit.save(ready)
             await answer_ready(ready, unit, self.desk)
 
@@ -153,7 +159,7 @@ class Worker:
             task = await self._task(round_)
             result = await self._train(task, stop)
             terms = SessionTerms.from_bytes(await self.infrastructure.blobs.get(started.terms))
-            encoded, upload = await asyncio.to_thread(self._seal, result, task, round_, terms)
+            sealed = await asyncio.to_thread(self._seal, result, task, round_, terms)
         except Cancelled:
             log.info("training cut short", round_id=started.round_id)
         except Unavailable:
@@ -165,7 +171,7 @@ class Worker:
             log.exception("training failed", round_id=started.round_id)
             await self._give_up(round_, f"training failed: {type(error).__name__}")
         else:
-            await self._submit(round_, encoded, upload, result)
+            await self._submit(task, round_, sealed, result)
 
     async def _task(self, round_: LocalRound) -> TrainingTask:
         """Everything that training needs. Raises: Rejected for an adapter that is not the job's."""
@@ -177,23 +183,63 @@ class Worker:
             raise Rejected("the job is not prepared")
         self.activity = f"round {started.number}: loading"
         with self.infrastructure.telemetry.span("load adapter", round_id=started.round_id):
-            adapter = from_safetensors(await self.infrastructure.blobs.get(started.adapter))
+            adapter = from_safetensors(await self._fetched(started.adapter))
+            base = await self._fetched(started.base)
         check_adapter(adapter, job.layout)
+        contents = contents_of(job, started)
         return TrainingTask(
+            kind=started.kind,
+            hold_out=evaluating.hold_out_of(job.specification, self.desk.identity),
             job_id=started.job_id,
             round_id=started.round_id,
             specification=job.specification,
             data=self.data,
             adapter=adapter,
+            contents=contents,
+            base=from_safetensors(base) if base else {},
+            start=await self._fetched(job.start),
+            control=await self._control(round_, contents),
             mechanism=started.reservation.mechanism,
             declared_records=pinned.records,
             clip_norm=job.clip_norm or job.specification.privacy.clip_norm,
         )
 
+    async def _fetched(self, ref: BlobRef | None) -> bytes:
+        """What `ref` names, from the last few that were fetched where it is among them; empty for None."""
+        if ref is None:
+            return b""
+        if ref.sha256 not in self.recent:
+            self.recent[ref.sha256] = await self.infrastructure.blobs.get(ref)
+            while len(self.recent) > RECENT:
+                self.recent.pop(next(iter(self.recent)))
+        return self.recent[ref.sha256]
+
+    async def _control(self, round_: LocalRound, contents: Contents | None) -> NDArray[np.float64] | None:
+        """SCAFFOLD's c - c_k, (d,); None without. Raises: Rejected for one of another length."""
+        started = round_.started
+        if started.control is None or contents is None:
+            return None
+        common = np.frombuffer(await self.infrastructure.blobs.get(started.control), "<f8")
+        if common.size != contents.dimension or not np.isfinite(common).all():
+            raise Rejected(f"a control variate of {common.size} values, {contents.dimension} expected")
+        async with self.infrastructure.units.begin() as unit:
+            own = await unit.find(Control, started.job_id)
+        return common if own is None else common - np.frombuffer(own.values, "<f8")
+
     async def _train(self, task: TrainingTask, stop: asyncio.Event) -> TrainingResult:
         def cancelled() -> bool:
             return stop.is_set() or task.round_id in self.desk.stopped
 
+        if task.kind == "evaluate":
+            with self.infrastructure.telemetry.span("evaluate", round_id=task.round_id):
+                return await asyncio.to_thread(
+                    evaluating.evaluate,
+                    self.trainer,
+                    task,
+                    self._progress,
+                    cancelled,
+                    self.desk.random.bytes,
+                )
         with self.infrastructure.telemetry.span("train", round_id=task.round_id):
             return await asyncio.to_thread(self.trainer.train, task, self._progress, cancelled)
 
@@ -202,9 +248,9 @@ class Worker:
 
     def _seal(
         self, result: TrainingResult, task: TrainingTask, round_: LocalRound, terms: SessionTerms
-    ) -> tuple[Encoded, list[UpdateSubmitted]]:
+    ) -> Sealed:
         """The upload, and its signed chunks for each party. Raises: Rejected for what cannot be encoded."""
-        dimension = sum(tensor.size for tensor in task.adapter.values())
+        dimension = DIMENSION if task.contents is None else task.contents.dimension
         if result.update.shape != (dimension,):
             raise Rejected(f"training gave an update of shape {result.update.shape}, ({dimension},) expected")
         if not 0 <= result.steps <= task.mechanism.steps:
@@ -215,7 +261,8 @@ class Worker:
         sender = terms.sender(self.desk.client_id)
         with self.infrastructure.telemetry.span("encrypt", round_id=task.round_id):
             session = session_of(terms, self.desk)
-            encoded = session.encrypt(round_.session, result.update, self.desk.random.bytes)
+            update = task.contents.compressed(result.update) if task.contents else result.update
+            encoded = session.encrypt(round_.session, update, self.desk.random.bytes)
             contents = zip((encoded.content, *encoded.others), terms.aggregation_keys, strict=True)
             uploads = [sealing.seal(content, key, sender.info) for content, key in contents]
         if encoded.clipped and result.noised:  # without noise it tells of records what nobody may log
@@ -242,11 +289,11 @@ class Worker:
         return ShareSubmitted(**dict(update), party=party) if party else update
 
     async def _submit(
-        self, round_: LocalRound, encoded: Encoded, upload: list[UpdateSubmitted], result: TrainingResult
+        self, task: TrainingTask, round_: LocalRound, sealed: Sealed, result: TrainingResult
     ) -> None:
         """Outbox, ledger and round in one transaction: before it nothing has left, after it the same
         bytes leave until the broker has them. Raises: Stale when the round was closed meanwhile."""
-        started = round_.started
+        started, (encoded, upload) = round_.started, sealed
         if started.deadline <= self.infrastructure.clock.now():
             await self._give_up(round_, "training took longer than the deadline allows")
             return
@@ -254,7 +301,8 @@ class Worker:
 
         async def work(unit: UnitOfWork) -> None:
             found = await unit.load(LocalRound, *round_.key)
-            await unit.save(state.ended(found, "submitted").replace(session=encoded.state))
+            control = None if task.control is None else state.control_after(task, result)
+            await unit.save(state.ended(found, "submitted").replace(session=encoded.state, control=control))
             job = await unit.load(LocalJob, started.job_id)
             await unit.save(job.replace(clip_norm=result.clip_norm))
             ledger = await unit.load(Ledger, started.job_id)

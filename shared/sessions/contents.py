@@ -5,7 +5,10 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from shared.core.compression import RandomK
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.core.compression import RandomK, compress
 from shared.core.lora.methods import METHODS
 from shared.core.lora.methods.adapters import trains
 from shared.core.secagg.sealing import bind
@@ -38,6 +41,10 @@ class Contents:
         seed = hashlib.sha256(bind(DOMAIN, str(job.seed).encode(), round_id.encode())).digest()
         count = max(1, math.ceil(job.compression.keep * whole.dimension))
         return cls(tensors, RandomK(whole.dimension, count, seed))
+
+    def compressed(self, update: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What is uploaded of (d,). Raises: Rejected for another length."""
+        return update if self.compression is None else compress(self.compression, update)
 
     @property
     def shapes(self) -> list[tuple[str, tuple[int, ...]]]:

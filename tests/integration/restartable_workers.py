@@ -60,7 +60,7 @@ class Trainer:
     def __init__(self, client_id):
         self.client_id, self.trained = client_id, []
 
-    def prepare(self, job_id, specification, data, progress):
+    def prepare(self, job_id, specification, data, progress, start=b""):
         return Prepared(layout_of(DIMENSION), 50, ())
 
     def train(self, task, progress, cancelled):

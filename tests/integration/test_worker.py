@@ -49,7 +49,7 @@ class ScriptedTrainer:
         self.go.set()
         self.clip_norms = []
 
-    def prepare(self, job_id, specification, data, progress):
+    def prepare(self, job_id, specification, data, progress, start=b""):
         return Prepared(LAYOUT, 40, ())
 
     def train(self, task, progress, cancelled):

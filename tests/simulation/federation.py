@@ -123,7 +123,7 @@ class ScriptedTrainer:
     dimension: int
     gate: asyncio.Event | None = None
 
-    def prepare(self, job_id, specification, data, progress):
+    def prepare(self, job_id, specification, data, progress, start=b""):
         return Prepared(layout_of(self.dimension), 50, ())
 
     def train(self, task, progress, cancelled):

@@ -49,7 +49,7 @@ def job(**sections):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(module, "build", lambda specification, *_: small_model(specification))
+    monkeypatch.setattr(module, "build", lambda specification, *_, **__: small_model(specification))
     module._MODELS.clear()
     yield
     module._MODELS.clear()
@@ -232,6 +232,6 @@ class Reading(LoraTrainer):
         super().__init__(device="cpu")
         self.texts = texts
 
-    def prepare(self, job_id, specification, data, progress):
+    def prepare(self, job_id, specification, data, progress, start=b""):
         data.write_text("\n".join(self.texts) + "\n")
         return super().prepare(job_id, specification, data, progress)

@@ -8,6 +8,7 @@ from opacus.optimizers import DPOptimizer
 from torch import nn
 
 from services.client.training.clipping import Clipping, clipped_sums
+from services.client.training.corrections import Correct
 from services.client.training.noise import KeyStream, noised
 
 
@@ -18,7 +19,7 @@ class SecureDPOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no type
     longer exists (docs/privacy.md). Accumulation over micro-batches and the step are Opacus'.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - DPOptimizer's, less what is fixed here
         self,
         optimizer: torch.optim.Optimizer,
         *,
@@ -26,6 +27,7 @@ class SecureDPOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no type
         clipping: Clipping,
         expected_batch_size: float,
         stream: KeyStream,
+        correct: Correct | None = None,
     ) -> None:
         super().__init__(
             optimizer,
@@ -36,6 +38,7 @@ class SecureDPOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no type
         )
         self._clipping = clipping
         self._stream = stream
+        self._correct = correct
 
     def clip_and_accumulate(self) -> None:
         """Add the micro-batch's clipped gradients."""
@@ -43,6 +46,12 @@ class SecureDPOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no type
         gradients = [p.grad_sample for p in parameters]  # type: ignore[attr-defined] # Opacus' name
         for p, clipped in zip(parameters, clipped_sums(gradients, self._clipping), strict=True):
             p.summed_grad = clipped if p.summed_grad is None else p.summed_grad + clipped  # type: ignore[attr-defined] # Opacus' name
+
+    def scale_grad(self) -> None:
+        """Divide by the public constant; then what the server's optimizer asks is added."""
+        super().scale_grad()
+        if self._correct is not None:
+            self._correct(self.params)
 
     def add_noise(self) -> None:
         """`p.grad` is the noised sum; the clipping rule then may move its bound."""
