@@ -35,7 +35,7 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
     rounds = job.specification.rounds
     reason = awaited(job, candidates)
     if reason and job.purpose == "evaluate":  # nobody waits for an evaluation
-        job = job.replace(evaluated=job.completed)
+        job = job.replace(evaluated=job.progress)
         if job.finished:
             await end(job, "completed", "all rounds are done", unit)
             return

@@ -81,7 +81,7 @@ async def on_sum(
     )
     publish(completed, round_, unit)
     losses = (*job.losses, metrics["loss"])
-    job = job.replace(round_id="", evaluated=job.completed, losses=losses)
+    job = job.replace(round_id="", evaluated=job.progress, losses=losses)
     patience = job.specification.evaluation.patience
     if not job.finished and no_better(losses, patience):
         await end(job, "completed", f"no better loss in {patience} evaluations", unit)
@@ -94,7 +94,7 @@ async def skip(round_: Round, reason: str, unit: UnitOfWork, context: Coordinati
     log.warning("evaluation skipped", round_id=round_.round_id, reason=reason)
     await abort(round_, reason, unit)
     job = await unit.load(Job, round_.job_id)
-    await go_on(job.replace(round_id="", evaluated=job.completed), unit, context)
+    await go_on(job.replace(round_id="", evaluated=job.progress), unit, context)
 
 
 async def go_on(job: Job, unit: UnitOfWork, context: Coordination) -> None:

@@ -66,7 +66,7 @@ class Job(State):
         waiting: why the next round cannot begin, as it was said last.
         number: of the latest round; 0 before the first.
         round_id: of the round in progress, or empty.
-        evaluated: how many rounds had completed at the latest evaluation, whatever became of it.
+        evaluated: what `progress` was at the latest evaluation, whatever became of it.
         losses: that evaluations released, in their order.
         ranks: client -> its rank, where it is less than the layout's.
         start: tensors in place of the public seed's.
@@ -130,6 +130,12 @@ class Job(State):
         return sorted(client for client in self.ready if client not in excluded)
 
     @property
+    def progress(self) -> int:
+        """Planned rounds whose steps were taken: the completed ones, but where steps adapt, which takes more
+        rounds."""
+        return self.steps // self.specification.training.local_steps
+
+    @property
     def finished(self) -> bool:
         """Whether every planned step was taken, in however many rounds."""
         return self.steps >= planned_steps(self.specification)
@@ -158,7 +164,7 @@ class Job(State):
     @property
     def purpose(self) -> RoundKind:
         """Of its next round."""
-        return "evaluate" if due(self.specification, self.completed, self.evaluated) else "train"
+        return "evaluate" if due(self.specification, self.progress, self.evaluated) else "train"
 
     @property
     def next_mechanism(self) -> PoissonSampled:
@@ -220,11 +226,13 @@ def with_ready(
     digest, client = event.layout.sha256, event.client_id
     left_out = {name: reason for name, reason in job.left_out.items() if name != client}
     ranks = {name: rank for name, rank in job.ranks.items() if name != client}
-    if event.rank is not None:
+    if event.rank is not None and job.specification.lora.mixed_ranks:
         ranks[client] = event.rank
     reasons = [str(refusal) for refusal in refusals(job.specification, event.records, delta_times_records)]
     if reasons:
         left_out[client] = reasons[0]
+    elif event.rank is not None and not job.specification.lora.mixed_ranks:
+        left_out[client] = f"it trains rank {event.rank}, and the job has one rank for all"
     elif job.layout is not None and digest != job.layout.sha256:
         left_out[client] = "its adapter layout differs from the job's"
     return job.replace(

@@ -21,7 +21,7 @@ from shared.core.optimisers import (
 )
 from shared.errors import Rejected
 from shared.events.values import Layout
-from shared.job.plan import mean_noise_variance
+from shared.job.plan import is_divided, mean_noise_variance
 from shared.job.specification import JobSpecification
 from shared.sessions.contents import Contents
 
@@ -103,14 +103,23 @@ def control_of(job: JobSpecification, layout: Layout, optimiser: bytes) -> NDArr
 def noise_variance(job: JobSpecification, contents: Contents, came: Came) -> float | NDArray[np.float64]:
     """Of the noise in a coordinate of the mean update, in the adapter's units; one number, or (d,).
 
-    That of `plan.mean_noise_variance`; divided by fewer where fewer clients train a column; times d / k where
-    random-k leaves the rest out, which is its expectation over seeds.
+    That of `plan.mean_noise_variance`; a column that fewer clients train has the noise of those, divided by
+    their weight, and all clients' where the session adds it; times d / k where random-k leaves the rest out,
+    which is its expectation over seeds.
     """
-    records = [came.records.get(client, 1) for client, weight in came.weights.items() if weight]
+    counted = {client: weight for client, weight in came.weights.items() if weight}
+    records = [came.records.get(client, 1) for client in counted]
     variance = mean_noise_variance(job, came.noise_multiplier, records, came.steps)
     factor = 1.0 if contents.compression is None else contents.compression.factor
     ratio = _ratio(contents, came)
-    return variance * factor if ratio is None else variance * factor * ratio**2
+    if ratio is None or not variance:
+        return variance * factor
+    if is_divided(job):
+        return variance * factor * ratio**2
+    each = [mean_noise_variance(job, came.noise_multiplier, [count], came.steps) for count in records]
+    noises = [weight**2 * own for weight, own in zip(counted.values(), each, strict=True)]
+    whole = sum(counted.values())
+    return flat_counts(contents.shapes, _ranks(contents, came), noises) * factor * (ratio / whole) ** 2
 
 
 def _mean(contents: Contents, came: Came) -> NDArray[np.float32]:
@@ -128,12 +137,16 @@ def _ratio(contents: Contents, came: Came) -> NDArray[np.float64] | None:
     counted = {client: weight for client, weight in came.weights.items() if weight}
     if not any(client in came.ranks for client in counted):
         return None
-    full = max(max(shape) for _, shape in contents.shapes)
-    ranks = [came.ranks.get(client, full) for client in counted]
-    counts = flat_counts(contents.shapes, ranks, list(counted.values()))
+    counts = flat_counts(contents.shapes, _ranks(contents, came), list(counted.values()))
     whole = np.full(contents.dimension, sum(counted.values()))
     ratio: NDArray[np.float64] = np.divide(whole, counts, out=np.zeros_like(whole), where=counts > 0)
     return ratio
+
+
+def _ranks(contents: Contents, came: Came) -> list[int]:
+    """Of those that count; any rank above the layout's stands for all columns."""
+    full = max(max(shape) for _, shape in contents.shapes)
+    return [came.ranks.get(client, full) for client, weight in came.weights.items() if weight]
 
 
 def _participation(job: JobSpecification, came: Came) -> Participation:

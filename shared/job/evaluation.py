@@ -33,7 +33,7 @@ def due(specification: JobSpecification, completed: int, evaluated: int) -> bool
 
     Args:
         specification: the job's.
-        completed: rounds that have moved the adapter.
+        completed: rounds that have moved the adapter, by the steps of a planned one.
         evaluated: how many those were at the latest evaluation, whatever became of it.
     """
     every = specification.evaluation.every

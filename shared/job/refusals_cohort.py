@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from math import ceil
 
+from shared.core.lora.methods import METHODS
 from shared.core.secagg.oneshot.packed_shamir import scheme_for
 from shared.core.secagg.pairwise import graph
 from shared.errors import Refused
@@ -19,6 +20,9 @@ from shared.job.refusals_divided import divided_over
 from shared.job.refusals_robust import breakdown, hostile_groups, too_long_for_a_sketch
 from shared.job.specification import JobSpecification
 
+FLOAT32_BYTES = 4
+MOST_KEPT_BYTES = 2 * 1024**3
+
 
 def cohort_refusals(
     specification: JobSpecification, clients: int, dimension: int | None = None
@@ -34,6 +38,7 @@ def cohort_refusals(
     if dimension is not None:
         for of_dimension in (_rotated, too_long_for_a_sketch, divided_over):
             found += of_dimension(specification, dimension)
+        found += _kept(specification, clients, dimension)
     return tuple(found)
 
 
@@ -148,6 +153,21 @@ def _rotated(job: JobSpecification, dimension: int) -> Iterator[Refused]:
             f"{LEAST_ROTATED} are needed",
             "set aggregation.rotate: false, or aggregation.bound: a rotated coordinate's largest change",
         )
+
+
+def _kept(job: JobSpecification, clients: int, dimension: int) -> Iterator[Refused]:
+    """Methods that see single updates have all of a round's in memory at once, in float32."""
+    if METHODS[job.lora.method].linear or FLOAT32_BYTES * clients * dimension <= MOST_KEPT_BYTES:
+        return
+    most = MOST_KEPT_BYTES // (FLOAT32_BYTES * dimension)
+    remedy = "set lora.method: ffa, whose updates are summed as they come"
+    if most >= job.rounds.min_clients:
+        remedy += f"; or rounds.clients_per_round: {most}"
+    yield Refused(
+        "lora.method",
+        f"{job.lora.method} keeps {clients} updates of {dimension} values, more than 2 GiB",
+        remedy,
+    )
 
 
 COHORT_RULES = (_overflow, _graph, _malicious, breakdown)

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from tests.plain_step import moved
 from shared.core.lora import flatten, from_safetensors, to_safetensors, unflatten
 from shared.core.optimisers import OPTIMISERS, Mean, Options, State, advance, from_bytes, to_bytes
 from shared.errors import Refused, Rejected
 from shared.events.values import Layout, TensorSpec
+from tests.plain_step import moved
 from tests.unit.optimisers_at_work import OPTIONS, PUBLIC, mean_of, updates
 
 each_optimiser = pytest.mark.parametrize("name", OPTIMISERS)
@@ -167,7 +167,8 @@ def test_what_cannot_be_stepped_with_is_rejected():
 def test_settings_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(Refused) as refused:
         Options(**wrong)
-    assert refused.value.field == f"optimiser.{next(iter(wrong))}"
+    field = next(iter(wrong)).replace("rate", "learning_rate")
+    assert refused.value.field == f"server.{field}"
 
 
 def test_nobody_and_nothing_done_is_rejected():

@@ -5,6 +5,7 @@ import pytest
 from shared.core.lora.methods import METHODS
 from shared.core.optimisers import OPTIMISERS
 from shared.job.refusals import refusals
+from shared.job.refusals_cohort import cohort_refusals
 from tests.unit.test_refusals_aggregation import followed, job
 
 CLEAR = {"secure": "none"}
@@ -97,3 +98,12 @@ def test_what_the_rest_allows_can_run():
     assert refusals(job({}, {**ASKED, "selection": "availability", "over_selection": 0.3})) == ()
     assert refusals(job(CLEAR, {**ASKED, "asynchronous": True, "buffer": 4})) == ()
     assert refusals(job({}, {"min_clients": 4}, evaluation={"every": 1, "patience": 2})) == ()
+
+
+def test_methods_that_keep_every_update_are_refused_cohorts_that_fill_the_memory():
+    specification = job(CLEAR, {"min_clients": 4}, lora={"method": "flora"})
+    assert cohort_refusals(specification, 8, 2**26) == ()  # 8 x 256 MiB
+    (refused,) = cohort_refusals(specification, 9, 2**26)
+    assert refused.field == "lora.method"
+    assert "rounds.clients_per_round: 8" in refused.remedy
+    assert cohort_refusals(job(CLEAR, {"min_clients": 4}), 9, 2**26) == ()

@@ -24,7 +24,7 @@ from shared.core.secagg import fixed_point
 from shared.errors import Rejected
 from shared.events import ClientJoined, ClientReady
 from shared.events.values import Layout, TensorSpec
-from shared.job.specification import JobSpecification
+from shared.job.specification import JobSpecification, Lora
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 SPECIFICATION = JobSpecification.model_validate(
@@ -178,3 +178,36 @@ def test_groups_are_disjoint_whole_and_of_the_size_or_little_more(names, size):
         assert len(groups) == 1
     else:
         assert size <= min(sizes) < 2 * size
+
+
+def test_a_client_of_a_smaller_rank_takes_part_where_ranks_may_differ():
+    smaller = ready("a").model_copy(update={"rank": 2})
+    job = with_ready(job_of("a"), smaller)
+    assert job.ranks == {}
+    assert "one rank for all" in job.left_out["a"]
+    mixed = SPECIFICATION.model_copy(update={"lora": Lora(mixed_ranks=True)})
+    job = with_ready(job_of("a").replace(specification=mixed), smaller)
+    assert (job.ranks, job.left_out) == ({"a": 2}, {})
+    assert with_ready(job, ready("a")).ranks == {}
+
+
+def test_steps_that_adapt_add_up_to_those_planned_and_are_evaluated_as_often():
+    body = SPECIFICATION.model_dump(mode="json")
+    body |= {
+        "training": {"local_steps": 8, "adaptive_steps": True},
+        "rounds": {"count": 6, "min_clients": 2},
+        "evaluation": {"every": 2},
+    }
+    job = job_of().replace(specification=JobSpecification.model_validate(body), first_pace=1.0, pace=0.1)
+    taken, evaluations = [], 0
+    while not job.finished or job.purpose == "evaluate":
+        if job.purpose == "evaluate":
+            evaluations, job = evaluations + 1, job.replace(evaluated=job.progress)
+            continue
+        taken.append(job.next_steps)
+        assert job.mechanism.steps == taken[-1]
+        job = job.replace(steps=job.steps + taken[-1], completed=job.completed + 1)
+    assert taken[:-1] == [3] * (len(taken) - 1)
+    assert sum(taken) == 48
+    assert evaluations == 3
+    assert job.replace(pace=9.0, steps=0).next_steps == 8

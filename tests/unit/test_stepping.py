@@ -155,3 +155,15 @@ def test_a_job_starts_from_the_tensors_that_it_was_given(numbers):
             LAYOUT.model_copy(update={"tensors": (LAYOUT.tensors[0].model_copy(update={"shape": (2, 6)}),)}),
             given,
         )
+
+
+def test_the_noise_of_a_column_is_that_of_the_clients_that_trained_it():
+    specification = job(
+        lora={"method": "ffa", "mixed_ranks": True}, training={**SGD, "local_steps": 4}, aggregation={}
+    )
+    contents = Contents.of(specification, FFA, 0, "r")
+    equal = noise_variance(specification, contents, came(np.zeros(20), steps=4, noise_multiplier=3.0))
+    found = noise_variance(
+        specification, contents, came(np.zeros(20), ranks={"anna": 2}, steps=4, noise_multiplier=3.0)
+    )
+    np.testing.assert_allclose(found.reshape(5, RANK)[0], [equal, equal, 2 * equal, 2 * equal])

@@ -30,12 +30,12 @@ class Options:
     floor: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name, value in (("rate", self.rate), ("floor", self.floor)):
+        for name, value in (("learning_rate", self.rate), ("floor", self.floor)):
             if not 0 < value < np.inf:
-                raise Refused(f"optimiser.{name}", f"{name} is {value:g}", "give a number above 0")
+                raise Refused(f"server.{name}", f"{name} is {value:g}", "give a number above 0")
         for name, value in (("momentum", self.momentum), ("memory", self.memory)):
             if not 0 <= value < 1:
-                raise Refused(f"optimiser.{name}", f"{name} is {value:g}", "give 0 or more, and less than 1")
+                raise Refused(f"server.{name}", f"{name} is {value:g}", "give 0 or more, and less than 1")
 
 
 @dataclass(frozen=True)
