@@ -110,11 +110,38 @@ def flat_counts(
 
 def cut(changes: Tensors, rank: int) -> Tensors:
     """Of padded changes, those to a client's first `rank` columns; a head stays whole."""
-    places = {name: _place(name)[0] for name in changes}
-    return {
-        name: values if (factor := places[name]) is None else leading(factor, values, rank)
-        for name, values in changes.items()
-    }
+    return {name: cut_to(rank, name, values) for name, values in changes.items()}
+
+
+def cut_to(rank: int, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The part of a tensor that belongs to its first `rank` columns, as a view; all of a head."""
+    factor, _ = _place(name)
+    return values if factor is None else leading(factor, values, rank)
+
+
+def pad_to(shape: Sequence[int], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`values` in the first rows and columns of `shape`, and zero elsewhere."""
+    out = np.zeros(tuple(shape), np.float32)
+    out[tuple(slice(extent) for extent in values.shape)] = values
+    return out
+
+
+def rank_of_tensor(name: str, shape: Sequence[int]) -> int:
+    """r of a factor."""
+    factor, _ = _place(name)
+    return int(shape[1] if factor is Factor.B else shape[0])
+
+
+def in_rank(rank: int, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a tensor has in another rank; a head's own."""
+    match _place(name)[0]:
+        case Factor.A:
+            return (rank, shape[1])
+        case Factor.B:
+            return (shape[0], rank)
+        case Factor.R:
+            return (rank, rank)
+    return shape
 
 
 def _averaged_head(
