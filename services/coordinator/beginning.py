@@ -9,7 +9,8 @@ import structlog
 from services.coordinator import adapter as adapters
 from services.coordinator.context import Coordination
 from services.coordinator.ending import GATHER, ROUND, end, publish
-from services.coordinator.state import Client, Job, Round, agreed, gathered, hopeless
+from services.coordinator.gathering import agreed, gathered, hopeless
+from services.coordinator.state import Client, Job, Round
 from shared.events import BudgetRequested, JobWaiting
 from shared.events.ids import round_id_of
 from shared.events.judgements import LeftOut

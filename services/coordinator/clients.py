@@ -4,9 +4,10 @@ import asyncio
 
 from services.coordinator.beginning import advance
 from services.coordinator.context import Coordination
+from services.coordinator.gathering import registered, with_declined, with_ready
 from services.coordinator.jobs import announce
 from services.coordinator.limits import largest_delta_times_records
-from services.coordinator.state import Client, Job, Seat, registered, with_declined, with_ready
+from services.coordinator.state import Client, Job, Seat
 from shared.errors import Stale
 from shared.events import ClientDeclined, ClientJoined, ClientReady, ClientSeen
 from shared.ports import UnitOfWork
