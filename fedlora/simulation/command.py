@@ -23,7 +23,7 @@ from shared.job.loading import load_job
 from shared.job.refusals import refusals
 from shared.job.specification import JobSpecification
 
-PATIENT_S = 86_400.0
+PATIENT_S, STAGE_S = 86_400.0, 25.0  # the longest stage that every protocol allows
 
 
 def simulate_command(  # noqa: PLR0913, PLR0917 - each is an option of the command
@@ -110,5 +110,5 @@ def values_of(data: Path, job: JobSpecification, partition: str) -> list[object]
 def patient(job: JobSpecification) -> JobSpecification:
     """The job without a clock: a slow machine must not change what comes of a seed."""
     rounds = job.rounds.model_copy(update={"deadline_s": PATIENT_S, "gather_s": PATIENT_S})
-    aggregation = job.aggregation.model_copy(update={"stage_s": PATIENT_S / 8})
+    aggregation = job.aggregation.model_copy(update={"stage_s": STAGE_S})
     return job.model_copy(update={"rounds": rounds, "aggregation": aggregation})

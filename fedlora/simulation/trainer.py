@@ -1,6 +1,7 @@
 """Training in a pool of processes: each has the model and the records once, and clients are row numbers."""
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -76,7 +77,9 @@ _OWN: dict[str, Any] = {}  # of a process of the pool
 
 def start_process(plan: Plan) -> None:
     """What a process of the pool does first."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     os.environ["OMP_NUM_THREADS"] = "1"  # the pool is the parallelism, and sums keep their order
     _OWN["plan"] = plan
 
