@@ -90,7 +90,7 @@ def central_step(specification, model, adapter, sample, pooled):
     return -specification.training.learning_rate * total / (specification.privacy.sampling_rate * pooled)
 
 
-@pytest.mark.parametrize("method", ["ffa", "fedit"])
+@pytest.mark.parametrize("method", ["ffa", "fedit", "fedsb"])
 def test_without_noise_the_adapters_are_those_of_central_training_on_all_records(
     tmp_path, monkeypatch, method
 ):
