@@ -53,11 +53,11 @@ def by_jobs(distinct: int) -> list[Spending]:
 def decided(spendings: list[Spending], *, at_once: bool) -> tuple[float, list[Spending]]:
     """CPU milliseconds for the cohort, and what it has spent then."""
     started = time.process_time()
-    asking = {f"client-{number}": Asking(one, one, LIMITS) for number, one in enumerate(spendings)}
+    asking = {f"client-{number}": Asking(one, one, LIMITS, ASKED) for number, one in enumerate(spendings)}
     if at_once:
-        decisions = list(decide_all(asking, ASKED).values())
+        decisions = list(decide_all(asking).values())
     else:
-        decisions = [decide_all({name: one}, ASKED)[name] for name, one in asking.items()]
+        decisions = [decide_all({name: one})[name] for name, one in asking.items()]
     took_ms = (time.process_time() - started) * 1e3
     after = [decision.in_job for decision in decisions if isinstance(decision, Granted)]
     assert len(after) == len(spendings), "a benchmark of refusals"

@@ -126,18 +126,21 @@ async def _decide_all(
         return {}, dict.fromkeys(asking, terms)
     await unit.save(terms)
     ceilings = await limits.ceilings(unit, context.settings)
+    in_job = await _in_job(event.job_id, unit)
+    before = {c: _owned(in_job.get(c) or Ledger(job_id=event.job_id, client_id=c), event) for c in asking}
     bounds = {
-        client_id: limits.bounds(terms, client_id, event.records.get(client_id), ceilings)
-        for client_id in asking
+        c: limits.bounds(terms, c, event.records.get(c), ceilings, one.own_epsilon)
+        for c, one in before.items()
     }
     denied = {client_id: one for client_id, one in bounds.items() if isinstance(one, Denied)}
     allowed = {client_id: one for client_id, one in bounds.items() if isinstance(one, Limits)}
-    in_job = await _in_job(event.job_id, unit)
     overall = await _overall(allowed, unit)
-    before = {c: in_job.get(c) or Ledger(job_id=event.job_id, client_id=c) for c in allowed}
-    standing = {c: Asking(before[c].spending, overall[c].spending, one) for c, one in allowed.items()}
+    standing = {
+        c: Asking(before[c].spending, overall[c].spending, one, event.mechanisms.get(c, event.mechanism))
+        for c, one in allowed.items()
+    }
     granted: dict[ClientId, Granted] = {}
-    for client_id, decision in decide_all(standing, event.mechanism).items():
+    for client_id, decision in decide_all(standing).items():
         if isinstance(decision, Denied):
             denied[client_id] = decision
             continue
@@ -150,6 +153,12 @@ async def _decide_all(
             unit.publish(_running_low(mine, decision))
     metrics.show(terms, in_job.values(), ceilings, context.telemetry)
     return granted, denied
+
+
+def _owned(ledger: Ledger, event: BudgetRequested) -> Ledger:
+    """With the least epsilon that its owner was said to allow; a later request may only be stricter."""
+    known = (ledger.own_epsilon, event.epsilons.get(ledger.client_id))
+    return ledger.replace(own_epsilon=min((one for one in known if one is not None), default=None))
 
 
 async def _overall(clients: Iterable[ClientId], unit: UnitOfWork) -> dict[ClientId, Ledger]:
@@ -186,7 +195,7 @@ async def _reserve(event: BudgetRequested, client_id: ClientId, granted: Granted
         job_id=event.job_id,
         round_id=event.round_id,
         client_id=client_id,
-        mechanism=event.mechanism,
+        mechanism=granted.mechanism,
         epsilon_after=granted.epsilon_after,
         epsilon_rdp_after=granted.epsilon_rdp_after,
         epsilon_limit=granted.limits.epsilon,

@@ -63,14 +63,17 @@ async def ceilings(unit: UnitOfWork, settings: AccountantSettings) -> Ceilings:
     return Ceilings(settings.limits, await unit.select(Ceiling))
 
 
-def bounds(terms: Terms, client_id: ClientId, records: int | None, held: Ceilings) -> Limits | Denied:
+def bounds(
+    terms: Terms, client_id: ClientId, records: int | None, held: Ceilings, allowed: float | None = None
+) -> Limits | Denied:
     """What one client may spend under the job's terms.
 
-    A client's own epsilon and delta may be lower than the job's: they hold in their place. With its
+    A client's own epsilon and delta may be lower than the job's: they hold in their place, as does the
+    epsilon that its owner allowed in this job. With its
     declared count n of records, where that is known, delta <= 1/(10 n) unless an administrator raised it.
     """
     own_epsilon, own_delta = held.own("epsilon", client_id), held.own("delta", client_id)
-    epsilon = terms.epsilon if own_epsilon is None else min(terms.epsilon, own_epsilon)
+    epsilon = min(one for one in (terms.epsilon, own_epsilon, allowed) if one is not None)
     delta = terms.delta if own_delta is None else min(terms.delta, own_delta)
     if epsilon > held.of("epsilon", client_id) or delta > held.of("delta", client_id):
         return Denied(

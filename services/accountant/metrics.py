@@ -11,7 +11,7 @@ def show(terms: Terms, in_job: Iterable[Ledger], held: Ceilings, telemetry: Tele
     """Over all clients that the job has reserved for: epsilon of the one that has spent most (with what
     is reserved), what is left to the one with least, how many there are, and how many run low.
     """
-    bounded = [(ledger, bounds(terms, ledger.client_id, None, held)) for ledger in in_job]
+    bounded = [(one, bounds(terms, one.client_id, None, held, one.own_epsilon)) for one in in_job]
     shown = [(ledger, limits) for ledger, limits in bounded if isinstance(limits, Limits)]
     if not shown:
         return

@@ -76,6 +76,7 @@ class Ledger(State):
 
     Attributes:
         running_low: in a job, whether the warning line is passed.
+        own_epsilon: in a job, the least that its owner was said to allow; None where that is the job's.
     """
 
     kind: ClassVar[str] = "ledger"
@@ -83,6 +84,7 @@ class Ledger(State):
     client_id: ClientId
     spending: Spending = Spending()
     running_low: bool = False
+    own_epsilon: float | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -129,11 +131,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Asking:
-    """Where a client that asks stands: spent and reserved in the job, over all its jobs, and its ceilings."""
+    """Where a client that asks stands: spent and reserved in the job, over all its jobs, its ceilings, and
+    what it would release."""
 
     in_job: Spending
     overall: Spending
     limits: Limits
+    mechanism: PoissonSampled
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ class Granted:
     in_job: Spending
     overall: Spending
     limits: Limits
+    mechanism: PoissonSampled
     epsilon_after: float
     epsilon_rdp_after: float
     overall_epsilon_after: float
@@ -167,17 +172,17 @@ def agreed(known: Terms | None, asked: Terms) -> Terms | Denied:
     return asked
 
 
-def decide_all(asking: Mapping[ClientId, Asking], asked: PoissonSampled) -> dict[ClientId, Granted | Denied]:
+def decide_all(asking: Mapping[ClientId, Asking]) -> dict[ClientId, Granted | Denied]:
     """Whether what was spent, what is reserved and what is asked stay under both limits together.
 
     Compared strictly: a plan keeps more distance from its limit than two machines' figures differ
     (`noise_multiplier_for`), so that none needs slack here. A cohort's figures are computed at once.
     """
-    in_job = [(one.in_job.plus(asked), one.limits.delta) for one in asking.values()]
-    overall = [(one.overall.plus(asked), one.limits.client_delta) for one in asking.values()]
+    in_job = [(one.in_job.plus(one.mechanism), one.limits.delta) for one in asking.values()]
+    overall = [(one.overall.plus(one.mechanism), one.limits.client_delta) for one in asking.values()]
     figures = zip(epsilons_at(in_job), epsilons_at(in_job, "rdp"), epsilons_at(overall), strict=True)
     return {
-        client_id: _decide(one, Granted(job_after, overall_after, one.limits, *found))
+        client_id: _decide(one, Granted(job_after, overall_after, one.limits, one.mechanism, *found))
         for (client_id, one), (job_after, _), (overall_after, _), found in zip(
             asking.items(), in_job, overall, figures, strict=True
         )

@@ -60,6 +60,7 @@ class BudgetRequested(Event, type="budget.requested.v1"):
     clients: tuple[ClientId, ...]
     mechanism: PoissonSampled
     mechanisms: dict[ClientId, PoissonSampled] = {}  # of those with another one
+    epsilons: dict[ClientId, PositiveFloat] = {}  # of those whose owners allow less than the job's
     planned_rounds: int  # the whole plan, so that a fixed one is composed by PLD
     epsilon: PositiveFloat
     delta: PositiveFloat

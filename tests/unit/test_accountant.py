@@ -47,7 +47,7 @@ async def outcomes(accountant):
 
 
 def decide(in_job, overall, asked, limits):
-    return decide_all({"a": Asking(in_job, overall, limits)}, asked)["a"]
+    return decide_all({"a": Asking(in_job, overall, limits, asked)})["a"]
 
 
 def limits(job=8.0, overall=10.0):

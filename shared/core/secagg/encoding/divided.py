@@ -23,6 +23,7 @@ DEVIATION = 6.0  # sqrt(ln(2 / p) / 2) is 5.92 at p = 2^-100
 FLOAT_SLACK = 2.0**-9  # of the sensitivity: float32 sums and rotations of sums over some thousand records
 SMALLEST_SHARE = 8.0  # steps: from here on noise leaves the range with a probability under 2^-115
 ENOUGH = 64  # halvings
+SMALLEST_FACTOR = 1e-3  # of a clip norm: with less a client adds noise alone
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,31 @@ class DividedNoise:
             low, high = (middle, high) if needed(middle) <= largest else (low, middle)
         sigma = self.share_steps(low, length) * self.sensitivity / low
         return Encoding(dimension, bits, bound, rotation_seed, noise_sigma=sigma)
+
+    def lessened(
+        self, ratio: float, dimension: int, bits: int, bound: float, rotation_seed: bytes | None
+    ) -> float:
+        """The factor on `sensitivity` at which a record moves the rounded integers by at most `ratio`
+        (in (0, 1]) of what it moves them by otherwise: the same noise is then 1 / ratio times the multiplier.
+        The other arguments as in `encoding`.
+
+        Raises: Refused where rounding alone moves them by more.
+        """
+        encoding = self.encoding(dimension, bits, bound, rotation_seed)
+        moved, length = self.sensitivity / encoding.step, encoding.length
+        largest = ratio * rounded_sensitivity(moved, length)
+        low, high = 0.0, 1.0
+        for _ in range(ENOUGH):
+            middle = (low + high) / 2
+            fits = rounded_sensitivity(moved * middle, length) <= largest
+            low, high = (middle, high) if fits else (low, middle)
+        if low < SMALLEST_FACTOR:
+            raise Refused(
+                "privacy.epsilon",
+                f"rounding {dimension} coordinates moves a sum by more than {ratio:.3g} of what a record may",
+                "allow more epsilon; or set aggregation.bits: 16, or adapt fewer coordinates",
+            )
+        return low
 
     def least_sensitivity(self, bits: int, bound: float) -> float:
         """The L2 sensitivity after rounding is at least so many steps, in every dimension: what an accountant
