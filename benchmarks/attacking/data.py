@@ -40,13 +40,14 @@ def articles() -> list[Record]:
     return [Record("", row["text"], label=CLASSES.index(row["label"])) for row in ordered[0]]
 
 
-def deal(labels: Sequence[int], split: str, seed: int) -> Deal:
+def deal(labels: Sequence[int], split: str, seed: int, clients: int = CLIENTS) -> Deal:
     """Cut the articles' rows up.
 
     Args:
         labels: of all articles, in their order.
         split: "iid", or "dirichlet".
         seed: of the deal.
+        clients: how many.
 
     Source: Hsu, Qi, Brown 2019, arXiv:1909.06335, Section 3.1 ("dirichlet"): each client draws its mixture of
         classes from a Dirichlet distribution with concentration 0.3, and its records from that; a class
@@ -54,20 +55,20 @@ def deal(labels: Sequence[int], split: str, seed: int) -> Deal:
     """
     order = sorted(range(len(labels)), key=lambda row: hashlib.sha256(f"{seed}/{row}".encode()).digest())
     held_out, root, rest = order[:HELD_OUT], order[HELD_OUT : HELD_OUT + ROOT], order[HELD_OUT + ROOT :]
-    size = len(rest) // CLIENTS
+    size = len(rest) // clients
     if split == "iid":
-        clients = [tuple(rest[n::CLIENTS][:size]) for n in range(CLIENTS)]
+        dealt = [tuple(rest[n::clients][:size]) for n in range(clients)]
     else:
-        clients = _skewed(rest, labels, size, np.random.default_rng(seed))
-    return Deal(tuple(clients), tuple(root), tuple(held_out))
+        dealt = _skewed(rest, labels, clients, size, np.random.default_rng(seed))
+    return Deal(tuple(dealt), tuple(root), tuple(held_out))
 
 
 def _skewed(
-    rows: Sequence[int], labels: Sequence[int], size: int, rng: np.random.Generator
+    rows: Sequence[int], labels: Sequence[int], count: int, size: int, rng: np.random.Generator
 ) -> list[tuple[int, ...]]:
     pools = [[row for row in rows if labels[row] == label] for label in range(len(CLASSES))]
     clients = []
-    for _ in range(CLIENTS):
+    for _ in range(count):
         mixture, chosen = rng.dirichlet([ALPHA] * len(CLASSES)), []
         while len(chosen) < size:
             left = mixture * [bool(pool) for pool in pools]
