@@ -141,7 +141,7 @@ class LoraTrainer:
             self.prepare(task.job_id, job, task.data, progress, task.start)
         records = self._data[task.job_id, task.data]
         asked = evaluating.asked(records, task.hold_out, job.evaluation.records)
-        with _MODEL_LOCK, self._span("evaluate", records=len(asked)):
+        with _MODEL_LOCK, self._span("evaluate"):
             progress("evaluating", 0, 1)
             adapted = self._at(task)
             return evaluating.measure_each(adapted, asked, job.model.task, cancelled)
