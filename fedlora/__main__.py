@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from fedlora import authority, clients, jobs, ledger, limits
+from fedlora.adapters import frames, merge
 from fedlora.api_client import DEFAULT_URL
 from fedlora.audit import audit
 from fedlora.console import complain
@@ -55,6 +56,8 @@ app.add_typer(clients.app, name="client")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(limits.app, name="limits")
 app.command()(audit)
+app.command()(frames)
+app.command()(merge)
 app.command()(demo)
 app.command()(plan)
 app.command()(report)

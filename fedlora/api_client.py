@@ -36,9 +36,12 @@ class GatewayClient:
     ) -> None:
         self._http.close()
 
-    def submit(self, content: bytes, submitted_by: str) -> str:
-        """Submit a job file's content; the job's id."""
-        answer = self._ask("POST", "/jobs", content=content, params={"submitted_by": submitted_by})
+    def submit(self, content: bytes, submitted_by: str, start: bytes = b"") -> str:
+        """Submit a job file's content, and the safetensors that it starts from; the job's id."""
+        params = {"submitted_by": submitted_by}
+        if start:
+            params["start"] = str(self._ask("POST", "/starts", content=start).json()["start"])
+        answer = self._ask("POST", "/jobs", content=content, params=params)
         return str(answer.json()["job_id"])
 
     def jobs(self) -> list[dict[str, Any]]:

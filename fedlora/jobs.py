@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fedlora.adapters import adapter_content
 from fedlora.api_client import DEFAULT_URL, GatewayClient
 from fedlora.console import emit_json, out, say, table
 from fedlora.faults import EXIT_TROUBLE
@@ -39,12 +40,19 @@ def check(file: JobFile, as_json: AsJson = False) -> None:
 
 @app.command()
 def submit(
-    file: JobFile, gateway: GatewayUrl = DEFAULT_URL, watch: bool = False, as_json: AsJson = False
+    file: JobFile,
+    gateway: GatewayUrl = DEFAULT_URL,
+    watch: bool = False,
+    start: Annotated[
+        Path | None, typer.Option(metavar="ADAPTER", help="start from it: an exported folder, or safetensors")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Submit a job file; prints the job's id."""
     load_job(file)
+    first = b"" if start is None else adapter_content(start)
     with GatewayClient(gateway) as client:
-        job_id = client.submit(file.read_bytes(), _user())
+        job_id = client.submit(file.read_bytes(), _user(), first)
         if as_json:
             emit_json({"job_id": job_id})
         else:

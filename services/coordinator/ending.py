@@ -34,6 +34,7 @@ async def end(job: Job, outcome: Outcome, reason: str, unit: UnitOfWork) -> None
         reason=reason,
         rounds_completed=job.completed,
         adapter=job.adapter if job.completed else None,
+        base=job.base,
         layout=job.layout,
         ended_at=unit.now,
     )

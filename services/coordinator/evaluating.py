@@ -71,6 +71,7 @@ async def on_sum(
         metrics=metrics,
         uploaded_bytes=event.uploaded_bytes,
         adapter=job.adapter,
+        base=job.base,
         contributors=clients,
         weights=event.weights,
         left_out=(*round_.left_out, *event.left_out),

@@ -3,38 +3,74 @@
 import io
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shared.core.lora import from_safetensors, initial_tensor, write_peft_adapter
+from shared.core.lora.methods.adapters import plain_lora
 from shared.events.values import Layout
 from shared.job.specification import JobSpecification, Task
 
 PREFIX = "base_model.model."
+BASE_CHANGE = "base_change.safetensors"  # as in services/client/training/merging.py
 
 
-def zipped_adapter(specification: JobSpecification, layout: Layout, trained: bytes, card: str) -> bytes:
-    """Trained tensors, and the frozen ones that everybody derives from the job's seed, as PEFT files.
+@dataclass(frozen=True)
+class Parts:
+    """What a job has made: safetensors each, empty for none.
+
+    Attributes:
+        trained: the trained tensors.
+        start: tensors in place of the public seed's.
+        base: layer -> what was added to its frozen weight, over LoRA's scale.
+    """
+
+    trained: bytes
+    start: bytes = b""
+    base: bytes = b""
+
+
+def zipped_adapter(specification: JobSpecification, layout: Layout, parts: Parts, card: str) -> bytes:
+    """Trained tensors, and the frozen ones that everybody derives from the job's seed, as PEFT files; with
+    `base_change.safetensors` where frozen weights have changed too.
 
     Args:
         specification: the job.
         layout: every tensor of the adapter, trained or not.
-        trained: safetensors of the trained ones.
+        parts: what was trained.
         card: README.md of the folder.
     """
-    tensors = from_safetensors(trained)
-    for tensor in layout.tensors:
-        if tensor.name not in tensors:
-            tensors[tensor.name] = initial_tensor(
-                specification.seed, tensor.name, tensor.shape, specification.lora.method
-            )
+    tensors = whole_adapter(specification, layout, parts)
     content = io.BytesIO()
     with tempfile.TemporaryDirectory() as name:
         write_peft_adapter(Path(name), peft_config(specification, layout), tensors)
         (Path(name) / "README.md").write_text(card, encoding="utf-8")
+        if parts.base:
+            (Path(name) / BASE_CHANGE).write_bytes(parts.base)
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(Path(name).iterdir()):
                 archive.write(file, file.name)
     return content.getvalue()
+
+
+def whole_adapter(
+    specification: JobSpecification, layout: Layout, parts: Parts
+) -> dict[str, NDArray[np.float32]]:
+    """Every tensor, by the names that PEFT knows: B R of Fed-SB is one B."""
+    start = from_safetensors(parts.start) if parts.start else {}
+    tensors = {**start, **from_safetensors(parts.trained)}
+    named = {}
+    for tensor in layout.tensors:
+        found = tensors.get(tensor.name)
+        named[tensor.name] = (
+            initial_tensor(specification.seed, tensor.name, tensor.shape, specification.lora.method)
+            if found is None
+            else found
+        )
+    return plain_lora(named) if specification.lora.method == "fedsb" else named
 
 
 def peft_config(specification: JobSpecification, layout: Layout) -> dict[str, object]:

@@ -11,16 +11,18 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from services.gateway import state
-from services.gateway.adapter import zipped_adapter
+from services.gateway.adapter import Parts, zipped_adapter
 from services.gateway.budgets import BudgetView
+from services.gateway.card import model_card
 from services.gateway.handlers import feed_of, presence_key
 from services.gateway.limits import limits_router
 from services.gateway.lookup import job_of
 from services.gateway.problems import install
 from services.gateway.settings import GatewaySettings
 from services.gateway.standings import StandingView, ranked
+from services.gateway.starts import start_of, starts_router
 from services.gateway.state import ClientView, JobView
-from services.gateway.statement import model_card, statement_of
+from services.gateway.statement import statement_of
 from services.gateway.suspensions import suspensions_router
 from shared.events import JobCancelled, JobSubmitted
 from shared.job.loading import parse_job
@@ -54,7 +56,14 @@ def create_app(gateway: Gateway) -> FastAPI:
     install(app)
     limits = limits_router(gateway.units, gateway.transact)
     suspensions = suspensions_router(gateway.units, gateway.transact)
-    for router in (_jobs(gateway), _feed(gateway), _observations(gateway), limits, suspensions):
+    for router in (
+        _jobs(gateway),
+        starts_router(gateway.blobs),
+        _feed(gateway),
+        _observations(gateway),
+        limits,
+        suspensions,
+    ):
         app.include_router(router)
     return app
 
@@ -63,11 +72,18 @@ def _jobs(gateway: Gateway) -> APIRouter:
     router = APIRouter(tags=["jobs"])
 
     @router.post("/jobs", status_code=201)
-    async def submit(request: Request, response: Response, submitted_by: str = "") -> dict[str, Any]:
-        """Submit a job as YAML or JSON."""
+    async def submit(
+        request: Request, response: Response, submitted_by: str = "", start: str = ""
+    ) -> dict[str, Any]:
+        """Submit a job as YAML or JSON; `start` names tensors that POST /starts has taken."""
         specification = await run_in_threadpool(parse_job, await request.body(), "job")
         job_id = f"{specification.name}-{gateway.random.bytes(4).hex()}"
-        event = JobSubmitted(job_id=job_id, specification=specification, submitted_by=submitted_by)
+        event = JobSubmitted(
+            job_id=job_id,
+            specification=specification,
+            submitted_by=submitted_by,
+            start=await start_of(start, gateway.blobs),
+        )
 
         async def work(unit: UnitOfWork) -> None:
             await unit.save(state.submitted(JobView(job_id=job_id), event, unit.now))
@@ -127,9 +143,10 @@ def _jobs(gateway: Gateway) -> APIRouter:
         said = await run_in_threadpool(statement_of, view, budgets)
         if view.adapter is None or view.layout is None or view.specification is None or said is None:
             raise HTTPException(409, f"job {job_id} has no adapter yet: {view.status}")
-        tensors = await gateway.blobs.get(view.adapter)
-        card = model_card(job_id, view.specification, said)
-        content = await run_in_threadpool(zipped_adapter, view.specification, view.layout, tensors, card)
+        found = [b"" if ref is None else await gateway.blobs.get(ref) for ref in (view.start, view.base)]
+        parts = Parts(await gateway.blobs.get(view.adapter), *found)
+        card = model_card(view, budgets, said)
+        content = await run_in_threadpool(zipped_adapter, view.specification, view.layout, parts, card)
         disposition = f'attachment; filename="{job_id}.zip"'
         return Response(content, media_type="application/zip", headers={"Content-Disposition": disposition})
 

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from shared.errors import Rejected, Unavailable
+from shared.errors import Refused, Rejected, Unavailable
 from shared.job.loading import JobFileError
 
 MEDIA_TYPE = "application/problem+json"
@@ -43,6 +43,11 @@ def install(app: FastAPI) -> None:
             for one in error.problems
         ]
         return problem(422, "Impossible job", "; ".join(map(str, error.problems)), problems=found)
+
+    @app.exception_handler(Refused)
+    async def on_refused(request: Request, error: Refused) -> JSONResponse:
+        found = [{"field": error.field, "reason": error.reason, "remedy": error.remedy}]
+        return problem(422, "Impossible request", str(error), problems=found)
 
     @app.exception_handler(Unavailable)
     async def on_unavailable(request: Request, error: Unavailable) -> JSONResponse:

@@ -19,6 +19,7 @@ from shared.events import (
     RoundOpened,
     UpdateAggregated,
 )
+from shared.events.coordinator import RoundKind
 from shared.events.judgements import Finding
 from shared.events.values import BlobRef, Layout
 from shared.job.specification import JobSpecification
@@ -52,6 +53,10 @@ class RoundView(BaseModel):
     groups: dict[str, tuple[str, ...]] = {}
     reason: str = ""
     update_norm: float | None = None
+    kind: RoundKind = "train"
+    metrics: dict[str, float] = {}
+    local_steps: int = 0
+    uploaded_bytes: int = 0
     started_at: datetime | None = None
     ended_at: datetime | None = None
     root: str = ""
@@ -82,7 +87,10 @@ class JobView(State):
     reason: str = ""
     remedy: str = ""
     rounds: dict[int, RoundView] = {}
+    records: dict[str, int] = {}  # declared, by client
+    start: BlobRef | None = None  # tensors in place of the public seed's
     adapter: BlobRef | None = None
+    base: BlobRef | None = None  # what the adapter's method added to frozen weights
     layout: Layout | None = None
     waiting: Waiting | None = None
 
@@ -135,6 +143,7 @@ def accepted(view: JobView, event: JobAccepted) -> JobView:
         status="running" if view.status == "submitted" else view.status,
         specification=event.specification,
         noise_multiplier=event.noise_multiplier,
+        start=event.start,
         submitted_at=view.submitted_at or event.accepted_at,
     )
 
@@ -150,6 +159,7 @@ def ended(view: JobView, event: JobEnded) -> JobView:
         status=event.outcome,
         reason=event.reason,
         adapter=event.adapter or view.adapter,
+        base=event.base or view.base,
         layout=event.layout or view.layout,
         ended_at=event.ended_at,
     )
@@ -192,6 +202,10 @@ def completed(view: JobView, event: RoundCompleted) -> JobView:
             "findings": event.findings,
             "groups": event.groups,
             "update_norm": event.update_norm,
+            "kind": event.kind,
+            "metrics": event.metrics,
+            "local_steps": event.local_steps,
+            "uploaded_bytes": event.uploaded_bytes,
             "started_at": event.started_at,
             "ended_at": event.completed_at,
             "root": event.root,
@@ -199,7 +213,9 @@ def completed(view: JobView, event: RoundCompleted) -> JobView:
     )
     later = any(one.number > event.number and one.status == "completed" for one in view.rounds.values())
     keep = view.over or later
-    return _with_round(view, round_).replace(adapter=view.adapter if keep else event.adapter)
+    moved = _with_round(view, round_)
+    moved = moved.replace(records={**view.records, **event.records})
+    return moved if keep else moved.replace(adapter=event.adapter, base=event.base)
 
 
 def aborted(view: JobView, event: RoundAborted) -> JobView:

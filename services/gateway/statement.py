@@ -1,4 +1,4 @@
-"""A job's guarantee in words, and the model card that carries it with the adapter."""
+"""A job's guarantee in words."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,6 @@ from services.gateway.state import JobView
 from shared.core.privacy.statements import Statement, Terms, statement
 from shared.events.values import PoissonSampled
 from shared.job.plan import noise_shares
-from shared.job.specification import JobSpecification
 
 
 def statement_of(view: JobView, budgets: Iterable[BudgetView]) -> Statement | None:
@@ -29,23 +28,3 @@ def statement_of(view: JobView, budgets: Iterable[BudgetView]) -> Statement | No
             shares=noise_shares(job),
         )
     )
-
-
-def model_card(job_id: str, job: JobSpecification, said: Statement) -> str:
-    """README.md of an exported adapter, in Markdown with the front matter that model hubs read."""
-    return f"""---
-library_name: peft
-tags: [lora, federated-learning, differential-privacy]
----
-
-# {job.name}
-
-A LoRA adapter of `{job.model.base}` for {job.model.task.value}, trained by fedlora as job `{job_id}`:
-federated DP-SGD ({job.lora.method}). Load it with `PeftModel.from_pretrained`.
-
-## Privacy
-
-{said.plain}
-
-{said.formal}
-"""

@@ -135,7 +135,9 @@ class RoundCompleted(Event, type="round.completed.v1"):
     local_steps: int = 0  # of each client
     uploaded_bytes: int = 0  # by all clients
     adapter: BlobRef
+    base: BlobRef | None = None  # as in RoundStarted
     contributors: tuple[ClientId, ...]
+    records: dict[ClientId, int] = {}  # that contributors have declared
     rule: str = ""  # that judged
     weights: dict[ClientId, float] = {}  # of the update, those left out by the rule included with 0
     left_out: tuple[LeftOut, ...]
@@ -191,6 +193,7 @@ class JobEnded(Event, type="job.ended.v1", mandatory=False):
     reason: str
     rounds_completed: int
     adapter: BlobRef | None
+    base: BlobRef | None = None  # as in RoundStarted
     layout: Layout | None
     ended_at: Timestamp
 

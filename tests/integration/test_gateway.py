@@ -333,3 +333,18 @@ async def test_what_was_shown_before_a_restart_is_shown_after_it(tmp_path):
         before = await first.shows("/jobs/job-1", lambda seen: seen["rounds_completed"] == 1)
     async with running(tmp_path) as second:
         assert (await second.http.get("/jobs/job-1")).json() == before
+
+
+async def test_a_job_starts_from_tensors_that_were_taken_and_from_nothing_else(gateway):
+    content = to_safetensors({"w.lora_B.weight": np.ones((2, 2), np.float32)})
+    taken = (await gateway.http.post("/starts", content=content)).json()["start"]
+    job = yaml.safe_dump(SPECIFICATION.model_dump(mode="json"))
+    answer = await gateway.http.post("/jobs", content=job, params={"start": taken})
+    assert answer.status_code == 201, answer.text
+    asked = await asyncio.wait_for(gateway.asked.get(), 10)
+    assert await gateway.service.infrastructure.blobs.get(asked.start) == content
+    for start in ("junk", "ab" * 32 + ":5"):
+        refused = await gateway.http.post("/jobs", content=job, params={"start": start})
+        assert refused.status_code == 422, refused.text
+        assert "POST /starts first" in refused.text
+    assert (await gateway.http.post("/starts", content=b"junk")).status_code == 422

@@ -15,7 +15,7 @@ from services.client.models import default_cache, locate
 from services.client.trainer import Cancelled, DataError, TrainingTask
 from services.client.training import trainer as module
 from services.client.training.trainer import LoraTrainer
-from services.gateway.adapter import zipped_adapter
+from services.gateway.adapter import Parts, zipped_adapter
 from shared.core.lora import flatten, initial_tensor, to_safetensors, unflatten
 from shared.errors import Refused
 from shared.events.values import PoissonSampled
@@ -75,7 +75,7 @@ def test_the_planned_steps_are_taken_and_the_adapter_loads(data, tmp_path, monke
     names = [t.name for t in prepared.layout.trainable]
     shapes = [(t.name, t.shape) for t in prepared.layout.trainable]
     after = unflatten(flatten(work.adapter, names) + result.update, shapes)
-    content = zipped_adapter(specification, prepared.layout, to_safetensors(after), "card")
+    content = zipped_adapter(specification, prepared.layout, Parts(to_safetensors(after)), "card")
     zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path / "adapter")
     source = locate("minilm", default_cache()).name
     base = AutoModelForSequenceClassification.from_pretrained(source, num_labels=2, dtype=torch.float32)

@@ -12,6 +12,7 @@ from services.client.data import Record, tokenise
 from services.client.training.bases import choose_device, load_base
 from services.client.training.batching import Batching, padded
 from services.client.training.forward import causal_lm_losses, learnt_logits
+from services.client.training.merging import change_base
 from shared.errors import Refused
 from shared.job.specification import JobSpecification, Task
 
@@ -44,6 +45,7 @@ def measure(job: JobSpecification, records: Sequence[Record], adapter: Path | No
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[0][:200]
             raise Refused("adapter", f"{adapter} does not fit: {reason}", "name an exported folder") from None
+        change_base(model, adapter)
     model.eval()
     loss, positions, correct = 0.0, 0, 0
     for batch in Batching().split(tokenise(records, tokenizer, job)):

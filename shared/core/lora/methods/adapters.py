@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.core.lora.methods.averaging import counts, divided
+from shared.core.lora.methods.fedsb import as_lora
 from shared.core.lora.methods.method import Factor, Factors, Method, Upload, leading
 from shared.errors import Rejected
 
@@ -106,6 +107,15 @@ def flat_counts(
         whole = np.full(tuple(shape), float(sum(weights)))
         parts.append((whole if factor is None else counts(factor, tuple(shape), ranks, weights)).ravel())
     return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def plain_lora(tensors: Tensors) -> dict[str, NDArray[np.float32]]:
+    """A Fed-SB adapter as one that PEFT reads: see `fedsb.as_lora`; a head stays as it is."""
+    found = {name: values for name, values in tensors.items() if _place(name)[0] is None}
+    for names in _layers(tensors).values():
+        plain = as_lora(_factors(names, tensors))
+        found.update({names[factor]: values for factor, values in plain.items()})
+    return found
 
 
 def cut(changes: Tensors, rank: int) -> Tensors:
