@@ -65,6 +65,7 @@ def worker(  # noqa: PLR0913, PLR0917 - each is an option of the command
     blobs: Annotated[str, typer.Option(help="where adapters are: a shared folder, or s3://...")] = "",
     policy: Annotated[Path | None, typer.Option(help="worker.toml: what this owner allows")] = None,
     home: Annotated[Path | None, typer.Option(help="where the key and the ledger are kept")] = None,
+    max_rank: Annotated[int | None, typer.Option(min=1, help="of an adapter that fits this machine")] = None,
 ) -> None:
     """Take part with this machine's data until SIGTERM."""
     check_name(name)
@@ -77,6 +78,8 @@ def worker(  # noqa: PLR0913, PLR0917 - each is an option of the command
     environment = worker_environment(
         name=name, data=check_data(data), bus=bus, blobs=blobs, policy=policy, home=home
     )
+    if max_rank is not None:
+        environment["FEDLORA_CLIENT_MAX_RANK"] = str(max_rank)
     os.execve(  # noqa: S606 - this interpreter, fixed arguments; the worker gets the signals itself
         sys.executable, [sys.executable, "-m", "services.client"], {**os.environ, **environment}
     )

@@ -1,6 +1,7 @@
 """The worker over its real database and bus with a scripted trainer: what leaves it, and what does not."""
 
 import asyncio
+import hashlib
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -47,7 +48,7 @@ class ScriptedTrainer:
     def __init__(self):
         self.go, self.begun, self.runs, self.error = threading.Event(), threading.Event(), 0, None
         self.go.set()
-        self.clip_norms = []
+        self.clip_norms, self.controls = [], []
 
     def prepare(self, job_id, specification, data, progress, start=b""):
         return Prepared(LAYOUT, 40, ())
@@ -55,6 +56,7 @@ class ScriptedTrainer:
     def train(self, task, progress, cancelled):
         self.runs += 1
         self.clip_norms.append(task.clip_norm)
+        self.controls.append(task.control)
         self.begun.set()
         while not self.go.wait(0.01):
             if cancelled():
@@ -105,10 +107,11 @@ class Server:
     async def tell(self, event):
         await self.bus.publish(Envelope.wrap(event))
 
-    async def announce(self, secure="none", **privacy):
+    async def announce(self, secure="none", sections=None, **privacy):
         self.job = JobSpecification(
             name="job", model=Model(base="m", task=Task.CAUSAL_LM), data=Data(text="t"),
             privacy=Privacy(**{"epsilon": 8, **privacy}), aggregation=Aggregation(secure=secure),
+            **(sections or {}),
         )  # fmt: skip
         await self.tell(JobAnnounced(client_id="a", job_id="j", specification=self.job, noise_multiplier=1.0))
 
@@ -125,7 +128,9 @@ class Server:
         }  # fmt: skip
         return SessionTerms(**{**fields, **changes})
 
-    async def begin(self, number=1, *, sigma=1.0, adapter=None, reservation="s1", terms=None):
+    async def begin(self, number=1, *, sigma=1.0, adapter=None, reservation="s1", terms=None, control=None):
+        if control is not None:
+            control = await self.infrastructure.blobs.put(control.astype("<f8").tobytes())
         tensors = adapter or {"lora_B": np.zeros((3, 4), np.float32)}
         agreed = self.terms(number, **(terms or {}))
         await self.tell(
@@ -133,6 +138,7 @@ class Server:
                 client_id="a", job_id="j", round_id=f"j-r{number}", group_id=f"j-r{number}-g1", number=number,
                 adapter=await self.infrastructure.blobs.put(to_safetensors(tensors)),
                 layout_sha256=LAYOUT.sha256,
+                control=control,
                 reservation=Reservation(
                     reservation_id=reservation, client_id="a", epsilon_after=1, epsilon_limit=8, delta=1e-5,
                     mechanism=PoissonSampled(sampling_rate=0.1, noise_multiplier=sigma, steps=8),
@@ -317,3 +323,60 @@ async def test_a_crash_around_the_upload_leaves_exactly_one_upload(server, crash
     spent = [event for event in server.log if isinstance(event, BudgetSpent)]
     assert [(event.reservation_id, event.steps) for event in spent] == [("s1", 8), ("s2", 8)]
     assert server.trainer.runs == (3 if crash == "before the commit" else 2)
+
+
+async def test_an_adapter_that_has_not_changed_is_not_fetched_again(server, monkeypatch):
+    await ready(server)
+    fetched, get = [], type(server.infrastructure.blobs).get
+
+    async def counted(self, ref):
+        fetched.append(ref.sha256)
+        return await get(self, ref)
+
+    monkeypatch.setattr(type(server.infrastructure.blobs), "get", counted)
+    for number in (1, 2):
+        await server.begin(number, reservation=f"s{number}")
+        await server.hears(UpdateSubmitted)
+    await server.begin(3, reservation="s3", adapter={"lora_B": np.ones((3, 4), np.float32)})
+    await server.hears(UpdateSubmitted)
+    first, other = (
+        hashlib.sha256(to_safetensors({"lora_B": values})).hexdigest()
+        for values in (np.zeros((3, 4), np.float32), np.ones((3, 4), np.float32))
+    )
+    assert (fetched.count(first), fetched.count(other)) == (1, 1)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+async def test_a_clients_control_variate_moves_when_its_update_counts_and_survives_a_restart(server, counted):
+    sections = {
+        "server": {"optimizer": "scaffold"},
+        "training": {"optimizer": "sgd", "learning_rate": 0.5, "local_steps": 8},
+    }
+    await server.announce(sections=sections)
+    await server.hears(ClientReady)
+    common = np.arange(12) / 7
+    await server.begin(control=np.zeros(12))
+    await server.hears(BudgetSpent)
+    closed = RoundClosed(client_id="a", job_id="j", round_id="j-r1", outcome="completed", counted=counted)
+    await server.tell(closed)
+    await server.tell(closed)
+    await server.begin(2, reservation="s2", control=common)
+    await server.hears(BudgetSpent)
+    await server.end()
+    await server.start()
+    await server.begin(3, reservation="s3", control=common)
+    await server.hears(BudgetSpent)
+    own = -UPDATE / (8 * 0.5) if counted else np.zeros(12)
+    for found, expected in zip(
+        server.trainer.controls, (np.zeros(12), common - own, common - own), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+async def test_a_control_variate_of_another_length_is_declined(server):
+    await server.announce(
+        sections={"server": {"optimizer": "scaffold"}, "training": {"optimizer": "sgd", "learning_rate": 0.5}}
+    )
+    await server.hears(ClientReady)
+    await server.begin(control=np.zeros(11))
+    assert "11 values, 12 expected" in (await server.hears(ClientDeclined)).reason

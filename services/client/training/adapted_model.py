@@ -192,7 +192,7 @@ def _own_rank(whole: int, most: int | None, job: JobSpecification) -> int:
     raise Refused(
         "lora.rank",
         f"this worker trains rank {most} at most, and the job's is {whole}",
-        "set lora.mixed_ranks: true, or a larger max_rank in worker.toml",
+        "set lora.mixed_ranks: true, or start the worker with a larger --max-rank",
     )
 
 
