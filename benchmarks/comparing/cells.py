@@ -110,16 +110,16 @@ def noise_of(cell: Cell, job: JobSpecification) -> float:
     return NO_NOISE if cell.epsilon is None else planned_noise(job)
 
 
-BUDGETS = {"bbc": (8.0, 1.0, None, 3.0), "chit-chat": (8.0, None, 1.0, 3.0)}
+BUDGETS = {"bbc": (8.0, 1.0, None, 3.0), "chit-chat": (8.0, None, 1.0)}
 TUNED = {"bbc": (0.5, 1.0, 2.0, 4.0), "chit-chat": (5.0, 20.0, 80.0)}
 CHOSEN = {"bbc": 1.0, "chit-chat": 20.0}  # for those that are not below
-OTHERS: Mapping[tuple[str, str], float] = {}
+OTHERS: Mapping[tuple[str, str], float] = {("bbc", "fedsb"): 2.0, ("chit-chat", LOCAL): 5.0}
 SPLITS = {"bbc": "iid", "chit-chat": "people"}
 NOISES = (DIVIDED, LOCAL, CENTRAL)
 
 
 def _cell(data: str, method: str, epsilon: float | None, noise: str, ranks: str, seed: int) -> Cell:
-    rate = OTHERS.get((data, method), CHOSEN[data])
+    rate = OTHERS.get((data, method), OTHERS.get((data, noise), CHOSEN[data]))
     return Cell(data, method, epsilon, noise, ranks, SPLITS[data], rate, seed)
 
 

@@ -3,6 +3,7 @@ that no client has."""
 
 import hashlib
 import math
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from services.client.models import default_cache
 from services.client.training.bases import load_base
 from shared.core.lora import from_safetensors
 
-LONGEST = 40  # characters of a reply: the output layer is most of the work
+LONGEST = 40  # characters of a reply that is trained on: the output layer is most of the work
 POOL = 96  # of each person's records, of which a seed takes some
 
 
@@ -32,7 +33,8 @@ class Dialogue:
         job = job_of(cell)
         with tempfile.TemporaryDirectory() as folder:
             written = demo_data.write_chit_chat(Path(folder))
-            parts = [*(_short(file)[:POOL] for file in written.clients.values()), _short(written.held_out)]
+            parts = [_records(file, LONGEST)[:POOL] for file in written.clients.values()]
+            parts.append(_records(written.held_out, sys.maxsize))
         _, tokenizer = load_base(job, default_cache(), torch.device("cpu"))
         self._kept = KeptText(job, tokenise([record for part in parts for record in part], tokenizer, job))
         records = iter(self._kept.records)
@@ -57,9 +59,10 @@ class Dialogue:
         return math.exp(kept.loss(best.model, self._held_out))
 
 
-def _short(file: Path) -> list[Record]:
+def _records(file: Path, longest: int) -> list[Record]:
+    """Those whose reply has at most so many characters."""
     return [
-        Record(row["prompt"], row["response"]) for row in rows_of(file) if len(row["response"]) <= LONGEST
+        Record(row["prompt"], row["response"]) for row in rows_of(file) if len(row["response"]) <= longest
     ]
 
 
