@@ -29,6 +29,22 @@ _NEW: dict[str, sa.BindParameter[Any]] = {
 _INSERT = sa.insert(states).values(_NEW)
 _UPDATE = sa.update(states).values(body=_NEW["body"])
 _UPDATE = _UPDATE.where(*(states.c[name] == _NEW[name] for name in ("service", "kind", "key")))
+# Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
+_FIND = sa.select(states.c.body).where(
+    *(states.c[name] == sa.bindparam(f"of_{name}") for name in ("service", "kind", "key"))
+)
+_FIND_LOCKED = _FIND.with_for_update()
+
+
+def _upsert(insert: sqlite.Insert | postgresql.Insert) -> sa.Executable:
+    upsert: sa.Executable = insert.on_conflict_do_update(
+        index_elements=["service", "kind", "key"], set_={"body": insert.excluded.body}
+    )
+    return upsert
+
+
+_UPSERT_SQLITE = _upsert(sqlite.insert(states).values(_NEW))
+_UPSERT_POSTGRESQL = _upsert(postgresql.insert(states).values(_NEW))
 
 
 class UnreadableState(FedloraError):
@@ -99,10 +115,9 @@ class DatabaseUnitOfWork:
         joined = SEPARATOR.join(key)
         body = self._unsaved.get((kind.kind, joined))
         if body is None:
-            query = sa.select(states.c.body).where(*self._row(kind.kind, joined))
-            if not self._sqlite:
-                query = query.with_for_update()
-            body = (await self._connection.execute(query)).scalar()
+            query = _FIND if self._sqlite else _FIND_LOCKED
+            named = {"of_service": self._service, "of_kind": kind.kind, "of_key": joined}
+            body = (await self._connection.execute(query, named)).scalar()
             self._known[kind.kind, joined] = body is not None
         return None if body is None else _read(kind, body)
 
@@ -245,18 +260,11 @@ class DatabaseUnitOfWork:
             groups.setdefault(self._known.get((kind, key)), []).append(row)
         self._known |= dict.fromkeys(self._unsaved, True)
         self._unsaved.clear()
+        upsert = _UPSERT_SQLITE if self._sqlite else _UPSERT_POSTGRESQL
         for known, rows in groups.items():
             # The plain insert of what was not there fails when a replica was faster.
-            statement = {True: _UPDATE, False: _INSERT, None: self._upsert()}[known]
+            statement = {True: _UPDATE, False: _INSERT, None: upsert}[known]
             await self._connection.execute(statement, rows)
-
-    def _upsert(self) -> sa.Executable:
-        insert = (sqlite if self._sqlite else postgresql).insert(states).values(_NEW)
-        keys = ["service", "kind", "key"]
-        upsert: sa.Executable = insert.on_conflict_do_update(
-            index_elements=keys, set_={"body": insert.excluded.body}
-        )
-        return upsert
 
     async def _write_journals(self) -> None:
         rows = [vars(entry) for entry in self._unwritten]

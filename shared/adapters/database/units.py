@@ -17,6 +17,9 @@ from shared.ports import Clock, UnitOfWork
 
 ADOPT_AFTER_S = 10.0  # rows that their replica has not published by then are published by another
 REMEMBER_EVENTS = timedelta(days=7)
+_SEEN = sa.select(inbox.c.event_id).where(
+    inbox.c.service == sa.bindparam("of_service"), inbox.c.event_id == sa.bindparam("of_event")
+)
 
 
 class DatabaseUnits:
@@ -154,10 +157,8 @@ class DatabaseUnits:
             if gone.rowcount == 0:
                 raise Stale("this deadline was moved or has been handled")
         elif not cause.ephemeral:
-            query = sa.select(inbox.c.event_id).where(
-                inbox.c.service == self._service, inbox.c.event_id == cause.event_id
-            )
-            if (await connection.execute(query)).first() is not None:
+            named = {"of_service": self._service, "of_event": cause.event_id}
+            if (await connection.execute(_SEEN, named)).first() is not None:
                 raise Stale(f"{cause.type_name} {cause.event_id} was handled before")
 
     async def _record(self, connection: Connection, event_ids: list[str], now: datetime) -> None:
