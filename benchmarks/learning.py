@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="print what this file has")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--parts", nargs="+", default=list(cells.PARTS), choices=cells.PARTS)
+    parser.add_argument("--epsilons", nargs="+", help="only cells of these, such as 8 none")
     parser.add_argument("--tune", action="store_true")
     options = parser.parse_args()
     if options.report:
@@ -52,6 +53,8 @@ def main() -> None:
     subject = None
     for cell in wanted:
         if (key := json.dumps(asdict(cell))) in done:
+            continue
+        if options.epsilons and reporting.named(cell.epsilon) not in options.epsilons:
             continue
         subject = subject or SUBJECTS[options.data](cell)
         started = time.monotonic()

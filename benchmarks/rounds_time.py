@@ -19,6 +19,7 @@ import pstats
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -29,16 +30,20 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from fedlora.api_client import GatewayClient
-from fedlora.embedded import Composition, federation
+from fedlora.embedded import Composition, World, federation
 from services.client.trainer import TrainingTask
 from services.client.training.trainer import LoraTrainer
 from services.coordinator.adapter import initial
-from shared.adapters.infrastructure import Endpoints
+from shared.adapters.in_process import open_in_process
+from shared.adapters.in_process.units import MemoryUnits
+from shared.adapters.infrastructure import Endpoints, Infrastructure
+from shared.adapters.no_telemetry import NoTelemetry
 from shared.core.lora import from_safetensors
 from shared.events.ids import JobId, RoundId
 from shared.events.values import PoissonSampled
 from shared.job.plan import planned_noise
 from shared.job.specification import JobSpecification
+from shared.ports import Bus, Cache
 
 WORDS, RECORDS, LENGTH, DONE = 500, 200, 32, ("completed", "failed", "cancelled")
 
@@ -86,12 +91,28 @@ def job(base: Path, secure: str, rounds: int, clients: int) -> dict:
         "training": {"local_steps": 1, "optimizer": "sgd", "learning_rate": 1.0},
         "privacy": {"epsilon": 8, "sampling_rate": 0.1, "noise": "divided"},
         "rounds": {"count": rounds, "min_clients": clients, "deadline_s": 120},
-        "aggregation": {"secure": secure, "weight_cap": RECORDS, "stage_s": 20},
+        "aggregation": {"secure": secure, "weight_cap": RECORDS, "stage_s": 10},
     }
 
 
-async def federated(folder: Path, specification: dict, files: dict[str, Path]) -> tuple[float, dict]:
-    """Seconds from the first round's start to the last one's end, and the gateway's view of the job."""
+class InMemory(World):
+    """Nothing is durable: what the federation costs without transactions on disk and without traces."""
+
+    async def bus(self, endpoints: Endpoints) -> Bus:
+        """As `World`."""
+        return await open_in_process()
+
+    async def ports(
+        self, name: str, endpoints: Endpoints, bus: Bus | None, cache: Cache | None
+    ) -> Infrastructure:
+        """As `World`."""
+        opened = await super().ports(name, endpoints, bus, cache)
+        telemetry = NoTelemetry()
+        return replace(opened, units=MemoryUnits(opened.clock, telemetry.current), telemetry=telemetry)
+
+
+async def federated(folder: Path, specification: dict, files: dict[str, Path], world: World) -> dict:
+    """The gateway's view of the job at its end."""
 
     def follow(url: str) -> dict:
         with GatewayClient(url) as client:
@@ -100,7 +121,7 @@ async def federated(folder: Path, specification: dict, files: dict[str, Path]) -
                 pass
             return client.job(job_id)
 
-    async with federation(Composition(Endpoints(home=folder), 0, files)) as url:
+    async with federation(Composition(Endpoints(home=folder), 0, files), world) as url:
         found = await asyncio.to_thread(follow, url)
     if found["status"] != "completed":
         raise SystemExit(f"the job is {found['status']}: {found['reason']}")
@@ -142,6 +163,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--in-memory", action="store_true", help="no transactions on disk, no traces")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -154,7 +176,8 @@ def main() -> None:
         profile = cProfile.Profile()
         if options.profile:
             profile.enable()
-        found = asyncio.run(federated(folder / "home", specification, files))
+        world = InMemory() if options.in_memory else World()
+        found = asyncio.run(federated(folder / "home", specification, files, world))
         profile.disable()
         each, whole = seconds(found)
         training = alone(specification, files)
