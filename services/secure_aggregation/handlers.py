@@ -15,9 +15,9 @@ from services.secure_aggregation.opening import (
     on_holder_seen,
     open_session,
 )
-from services.secure_aggregation.protocols.base import UPLOAD, Failed, Step, Summed
+from services.secure_aggregation.protocols.base import Failed, Step, Summed
 from services.secure_aggregation.publishing import left_out, publish_sum, tell
-from services.secure_aggregation.state import ABORTED, Relayed, RoundOver, Session
+from services.secure_aggregation.state import ABORTED, UPLOAD, Relayed, RoundOver, Session
 from shared.core.secagg import sealing
 from shared.errors import Rejected, Stale, Unavailable
 from shared.events import (
@@ -61,6 +61,9 @@ async def on_update_submitted(event: UpdateSubmitted, unit: UnitOfWork, context:
             sender = gathered.running.terms.sender(event.client_id)
             content = sealing.open_(upload, context.keys.sealing, sender.info)
             gathered.running.take_upload(session, event.client_id, content)
+            if session.opened_at is not None:
+                took = (unit.now - session.opened_at).total_seconds()
+                gathered.seconds.setdefault(event.client_id, took)
 
     _blaming(event.client_id, take, session, gathered, context)
     if not await _settle(session, unit, context):
@@ -220,6 +223,7 @@ async def _take_step(
                     reason=failed.reason,
                     left_out=left_out(session, gathered, ()),
                     faulty=failed.faulty,
+                    seconds=dict(gathered.seconds),
                 )
             )
             await _close(session, unit, context)

@@ -4,8 +4,7 @@ from datetime import datetime, timedelta
 
 from services.secure_aggregation.context import Aggregation
 from services.secure_aggregation.protocols import PROTOCOLS
-from services.secure_aggregation.protocols.base import UPLOAD
-from services.secure_aggregation.state import KeyHolder, RoundOver, Session
+from services.secure_aggregation.state import UPLOAD, KeyHolder, RoundOver, Session
 from shared.errors import FedloraError, Refused, Rejected, Stale, Unavailable
 from shared.events import GroupFailed, HolderSeen, SessionOpened, SessionRequested
 from shared.events.plans import SessionPlan
@@ -87,6 +86,8 @@ async def _opened(event: SessionRequested, unit: UnitOfWork, context: Aggregatio
         protocol=event.plan.protocol,
         terms=await context.blobs.put(terms.to_bytes()),
         deadline=event.deadline,
+        enough=event.enough,
+        opened_at=unit.now,
         stage=PROTOCOLS[event.plan.protocol].first_stage,
     )
     await context.of(session)  # refuses what the protocol cannot do

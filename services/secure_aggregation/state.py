@@ -9,6 +9,7 @@ from shared.events.values import BlobRef
 from shared.ports import State
 from shared.sessions.terms import HolderKey
 
+UPLOAD = "upload"
 SUMMED, FAILED, ABORTED = "summed", "failed", "aborted"
 
 
@@ -18,6 +19,7 @@ class Session(State):
     Attributes:
         protocol: a name in the table of protocols.
         groups: of the round.
+        enough: complete uploads that end the upload stage; None: all are waited for, until the deadline.
         stage: of the protocol, or how it ended.
         decided: stage -> the clients who go on from it; never changed once it is there.
         declined: client -> why it sends nothing.
@@ -33,6 +35,8 @@ class Session(State):
     protocol: str
     terms: BlobRef
     deadline: AwareDatetime
+    enough: int | None = None
+    opened_at: AwareDatetime | None = None
     stage: str
     decided: dict[str, tuple[str, ...]] = {}
     declined: dict[str, str] = {}
@@ -47,6 +51,11 @@ class Session(State):
     def open(self) -> bool:
         """Whether it still takes messages."""
         return self.stage not in (SUMMED, FAILED, ABORTED)
+
+    @property
+    def early(self) -> bool:
+        """Whether the upload stage ended with enough, and not with all or at the deadline."""
+        return self.enough is not None and len(self.decided.get(UPLOAD, ())) >= self.enough
 
     @property
     def out(self) -> dict[str, str]:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from services.secure_aggregation import pieces
 from services.secure_aggregation.context import Gathered
 from services.secure_aggregation.handlers import HANDLERS
-from services.secure_aggregation.protocols.base import UPLOAD, Summed
+from services.secure_aggregation.protocols.base import SURPLUS, Summed
 from services.secure_aggregation.protocols.none import Opened
 from services.secure_aggregation.settings import load_keys
-from services.secure_aggregation.state import Session
+from services.secure_aggregation.state import UPLOAD, Session
 from shared.core.secagg import chunks, fixed_point, sealing
 from shared.errors import Refused, Rejected, Stale, Unavailable
 from shared.events import ClientDeclined, GroupFailed, GroupSummed, RoundAborted
@@ -266,3 +266,20 @@ def test_a_key_file_of_another_length_is_refused(tmp_path):
     path.write_bytes(b"k" * 32)
     with pytest.raises(Refused, match="128 expected"):
         load_keys(path)
+
+
+async def test_a_session_ends_with_as_many_updates_as_it_waits_for(summing):
+    request = requested(CLIENTS, "none", 2, round_id="job-r2").model_copy(update={"enough": 3})
+    summing.terms = await summing.begin(request)
+    for client in ("c3", "c0"):
+        await summing.handle(small(summing, client, values(1, 2)))
+    assert not summing.of(GroupSummed)
+    await summing.handle(small(summing, "c2", values(1, 2)))
+    (summed,) = summing.of(GroupSummed)
+    assert summed.weights.keys() == summed.seconds.keys() == {"c0", "c2", "c3"}
+    assert [(item.client_id, item.reason, item.sent_wrong) for item in summed.left_out] == [
+        ("c1", SURPLUS, False)
+    ]
+    with pytest.raises(Stale):
+        await summing.handle(small(summing, "c1", values(1, 2)))
+    assert len(summing.of(GroupSummed)) == 1

@@ -13,8 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from services.secure_aggregation.parties.link import Links
-from services.secure_aggregation.state import UPLOAD as UPLOAD
-from services.secure_aggregation.state import Session
+from services.secure_aggregation.state import UPLOAD, Session
 from shared.core.randomness import RandomBytes
 from shared.core.robust.judging.verdict import Reason
 from shared.core.secagg.sealing import SealingKey, bind

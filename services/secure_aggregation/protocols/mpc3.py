@@ -13,7 +13,6 @@ from services.secure_aggregation.parties.others import OTHERS
 from services.secure_aggregation.parties.side import SECRETS, Side
 from services.secure_aggregation.protocols.base import (
     TRUSTED,
-    UPLOAD,
     Failed,
     Keys,
     Running,
@@ -22,7 +21,7 @@ from services.secure_aggregation.protocols.base import (
     Talk,
 )
 from services.secure_aggregation.protocols.weighing import Survivors, Weighed, fewer_hostile, weigh
-from services.secure_aggregation.state import FAILED, SUMMED, Session
+from services.secure_aggregation.state import FAILED, SUMMED, UPLOAD, Session
 from shared.core.secagg.encoding import decode_sum
 from shared.core.secagg.mpc3.opening import Aggregate
 from shared.errors import FedloraError, Stale, Unavailable

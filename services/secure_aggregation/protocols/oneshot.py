@@ -5,7 +5,6 @@ from collections.abc import Collection
 import numpy as np
 
 from services.secure_aggregation.protocols.base import (
-    UPLOAD,
     Failed,
     Keys,
     Message,
@@ -14,7 +13,7 @@ from services.secure_aggregation.protocols.base import (
     Step,
     Summed,
 )
-from services.secure_aggregation.state import FAILED, SUMMED, Session
+from services.secure_aggregation.state import FAILED, SUMMED, UPLOAD, Session
 from shared.core.secagg import sealing
 from shared.core.secagg.encoding import decode_sum
 from shared.core.secagg.oneshot import ring, server

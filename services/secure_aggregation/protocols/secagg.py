@@ -12,7 +12,7 @@ from threading import RLock
 import numpy as np
 
 from services.secure_aggregation.protocols.base import (
-    UPLOAD,
+    SURPLUS,
     Failed,
     Keys,
     Message,
@@ -20,7 +20,7 @@ from services.secure_aggregation.protocols.base import (
     Step,
     Summed,
 )
-from services.secure_aggregation.state import FAILED, SUMMED, Session
+from services.secure_aggregation.state import FAILED, SUMMED, UPLOAD, Session
 from shared.core.secagg.encoding import decode_sum
 from shared.core.secagg.pairwise import codec, messages, server
 from shared.core.secagg.pairwise.summing import Collecting, Endorsing, Revealing
@@ -81,16 +81,20 @@ class Masked(Running):
         """As `Running`."""
         with self._lock:
             self._catch_up(session)
+            if self._ends_early(session):
+                return True
             if self._behind(session) or (not waited and self._awaited(session)):
                 return None
             return len(self.uploads) >= self.terms.plan.fewest
 
-    def why_missing(self, client: str) -> str:
+    def why_missing(self, client: str, *, early: bool = False) -> str:
         """As `Running`."""
         if client in self._wrong:
             return self._wrong[client]
         for stage, heard in list(zip(STAGES, self._heard, strict=True))[: self._at + 1]:
             if client not in heard:
+                if early and stage == UPLOAD:
+                    return SURPLUS
                 return f"nothing came in stage {stage} by its deadline"
         return "the group has no sum"
 
@@ -106,7 +110,8 @@ class Masked(Running):
                 return None
             phase, left = self._phase, self._awaited(session)
             if not isinstance(phase, Revealing):
-                return None if left and not waited else self._close(phase, session)
+                over = waited or not left or self._ends_early(session)
+                return self._close(phase, session) if over else None
         return self._open(session, phase, left, waited=waited)
 
     def _take(self, session: Session, client: str, stage: str, content: bytes) -> None:
@@ -139,6 +144,9 @@ class Masked(Running):
         self._phase = server.receive(self._phase, message)
         if STAGES[place] == UPLOAD:
             self.uploads.add(message.client_id)
+
+    def _ends_early(self, session: Session) -> bool:
+        return session.stage == UPLOAD and not self._behind(session) and self.sufficed(session)
 
     def _behind(self, session: Session) -> bool:
         return self._at < STAGES.index(session.stage)

@@ -7,6 +7,7 @@ from running_session import Run, rejected, terms_for
 
 from services.secure_aggregation.protocols.base import UPLOAD, Failed
 from services.secure_aggregation.protocols.secagg import STAGES
+from shared.errors import Stale
 from shared.sessions.terms import secagg_terms
 
 THIRTY = terms_for("secagg", 30)
@@ -135,3 +136,26 @@ def test_messages_fit_for_a_thousand_clients():
     bits, key = 125, 4 + 3 * 32 + 64
     key_list, endorsements = bits + plan.neighbours * key, bits + plan.quorum * 64
     assert max(key_list, endorsements) < 64 * 1024
+
+
+def test_with_enough_uploads_the_stage_ends_and_a_late_one_is_in_no_sum():
+    seed = fresh_seed()
+    run = Run(THIRTY, seed)
+    while run.session.stage != UPLOAD:
+        run.stage()
+    run.session = run.session.replace(enough=28)
+    for count, said in enumerate(run.pending[:28], 1):
+        assert run.running.step(run.session, (), waited=False) is None, count
+        run.take(said)
+    late = run.pending[28:]
+    run.gone |= {name for _, name, _ in late}
+    assert run.next_step(waited=False)
+    with pytest.raises(Stale):
+        run.take(late[0])
+    run.pending = [
+        answer for m in run.told if m.recipient not in run.gone for answer in run.clients[m.recipient].told(m)
+    ]
+    run.finish()
+    run.check_sum()
+    assert set(run.outcome.members) == set(names(30)) - run.gone
+    assert "enough" in run.running.why_missing(late[0][1], early=True)
