@@ -157,7 +157,9 @@ async def on_round_closed(event: RoundClosed, unit: UnitOfWork, desk: Desk) -> N
     if round_.phase == "accepted":
         await _close(round_, event.reason or event.outcome, unit, desk)
     else:
-        if event.counted and round_.control is not None:
+        job = await unit.find(LocalJob, event.job_id)
+        over = job is None or job.phase == "closed"
+        if event.outcome == "completed" and event.counted and round_.control is not None and not over:
             await unit.save(Control(job_id=event.job_id, values=round_.control))
         await unit.save(round_.replace(session=b"", control=None))
 

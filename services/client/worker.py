@@ -208,11 +208,12 @@ class Worker:
         """What `ref` names, from the last few that were fetched where it is among them; empty for None."""
         if ref is None:
             return b""
-        if ref.sha256 not in self.recent:
-            self.recent[ref.sha256] = await self.infrastructure.blobs.get(ref)
-            while len(self.recent) > RECENT:
-                self.recent.pop(next(iter(self.recent)))
-        return self.recent[ref.sha256]
+        content = self.recent.pop(ref.sha256, None)
+        content = await self.infrastructure.blobs.get(ref) if content is None else content
+        self.recent[ref.sha256] = content  # the latest is last
+        while len(self.recent) > RECENT:
+            self.recent.pop(next(iter(self.recent)))
+        return content
 
     async def _control(self, round_: LocalRound, contents: Contents | None) -> NDArray[np.float64] | None:
         """SCAFFOLD's c - c_k, (d,); None without. Raises: Rejected for one of another length."""

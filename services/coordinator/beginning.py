@@ -7,15 +7,18 @@ from datetime import timedelta
 import structlog
 
 from services.coordinator import adapter as adapters
+from services.coordinator import selecting
 from services.coordinator.context import Coordination
 from services.coordinator.ending import GATHER, ROUND, end, publish
 from services.coordinator.gathering import agreed, gathered, hopeless
+from services.coordinator.pace import paces_of
 from services.coordinator.state import Client, Job, Round
 from shared.events import BudgetRequested, JobWaiting
 from shared.events.ids import round_id_of
 from shared.events.judgements import LeftOut
 from shared.job.refusals_cohort import cohort_refusals
 from shared.ports import UnitOfWork
+from shared.sessions.contents import Contents
 
 log = structlog.get_logger()
 
@@ -43,8 +46,10 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
     if job.layout is None or reason:
         await _look_again(job, reason, unit, context)
         return
-    cohort = _cohort(job, candidates, context)
-    refused = await asyncio.to_thread(cohort_refusals, job.specification, len(cohort), job.layout.dimension)
+    paces = {} if rounds.selection == "uniform" else await paces_of(candidates, unit)
+    cohort = selecting.cohort(job.specification, candidates, paces, context.random.bytes)
+    contents = Contents.of(job.specification, job.layout, job.completed, "")
+    refused = await asyncio.to_thread(cohort_refusals, job.specification, len(cohort), contents.uploaded)
     if refused:
         await end(job, "failed", f"a cohort of {len(cohort)} cannot be summed: {refused[0]}", unit)
         return
@@ -105,15 +110,6 @@ def awaited(job: Job, candidates: Sequence[str]) -> str:
         why = job.excluded.get(root) or ("it is not present" if root in job.ready else "it is not ready")
         return f"no round without {root}, by whose update the others are measured: {why}"
     return ""
-
-
-def _cohort(job: Job, candidates: Sequence[str], context: Coordination) -> tuple[str, ...]:
-    """Drawn at random; the root client, if there is one, is always in it."""
-    root, count = job.specification.aggregation.root, job.specification.rounds.clients_per_round
-    if root is None:
-        return context.sample(candidates, count)
-    others = [client for client in candidates if client != root]
-    return tuple(sorted((root, *context.sample(others, None if count is None else count - 1))))
 
 
 async def _look_again(job: Job, reason: str, unit: UnitOfWork, context: Coordination) -> None:

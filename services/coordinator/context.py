@@ -38,10 +38,6 @@ class Coordination:
             found = {}
         return names | {key.removeprefix("presence/") for key in found}
 
-    def sample(self, candidates: Sequence[str], count: int | None) -> tuple[str, ...]:
-        """`count` of `candidates` (all for None), uniformly, without replacement; sorted."""
-        return tuple(sorted(self.shuffled(candidates)[:count]))
-
     def shuffled(self, names: Sequence[str]) -> list[str]:
         """`names` in a uniformly random order."""
         return sorted(sorted(names), key=lambda _: self.random.bytes(16))

@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import datetime
 
+from services.coordinator.selecting import asked_for
 from services.coordinator.state import Client, Job
 from shared.core.privacy.limits import UNRAISED
 from shared.errors import Rejected
@@ -90,6 +91,7 @@ def gathered(job: Job, now: datetime) -> bool:
         return False
     if (now - job.accepted_at).total_seconds() >= rounds.gather_s:
         return True
-    if rounds.clients_per_round is not None and len(job.candidates) >= rounds.clients_per_round:
+    asked = asked_for(job.specification)
+    if asked is not None and len(job.candidates) >= asked:
         return True
     return set(job.announced) <= {*job.ready, *job.left_out}

@@ -5,6 +5,7 @@ import asyncio
 from services.coordinator import combining, stepping
 from services.coordinator.context import Coordination
 from services.coordinator.ending import over, publish
+from services.coordinator.pace import remember
 from services.coordinator.state import Job, Round
 from services.coordinator.stepping import Came, Stand
 from services.coordinator.suspending import after_judging
@@ -26,6 +27,8 @@ async def move(
     if job.layout is None or job.adapter is None:
         raise Stale("the job has no adapter")
     moved = await _moved(job, round_, event, context)
+    if job.specification.rounds.selection != "uniform":
+        await remember([one.client_id for one in round_.reservations], event.seconds, unit)
     counted = tuple(sorted(client for client, weight in event.weights.items() if weight))
     await over(round_.replace(phase="completed"), "completed", "", unit, counted)
     moved, standings = await after_judging(moved, round_, event, unit)

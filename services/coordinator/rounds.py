@@ -1,6 +1,6 @@
 """A round from its budget to the adapter's step, and what follows it."""
 
-from services.coordinator import evaluating
+from services.coordinator import evaluating, selecting
 from services.coordinator.beginning import advance
 from services.coordinator.context import Coordination
 from services.coordinator.ending import abort, end, publish
@@ -67,6 +67,7 @@ async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: C
             plan=SessionPlan.of(job.specification, job.noise_multiplier),
             layout_sha256=layout.sha256,
             dimension=contents.uploaded,
+            enough=selecting.enough(job.specification, len(group), len(event.reservations)),
             deadline=round_.deadline,
         )
         publish(requested, round_, unit)

@@ -63,6 +63,7 @@ async def on_group_over(event: GroupSummed | GroupFailed, unit: UnitOfWork, cont
             findings=result.findings,
             updates=sums[0].updates,  # with groups nobody keeps any
             uploaded_bytes=sum(group.uploaded_bytes for group in sums),
+            seconds={client: took for group in groups for client, took in group.seconds.items()},
             update_norm=float(np.linalg.norm(result.update.astype(np.float64))),
         )
     )

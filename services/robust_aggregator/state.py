@@ -47,6 +47,7 @@ class GroupSum(State):
     weights: dict[str, float] = {}
     updates: BlobRef | None = None
     uploaded_bytes: int = 0
+    seconds: dict[str, float] = {}
     left_out: tuple[LeftOut, ...] = ()
 
     @property
@@ -68,6 +69,7 @@ class GroupSum(State):
             group_id=event.group_id,
             total=None,
             left_out=event.left_out,
+            seconds=event.seconds,
         )
         if isinstance(event, GroupFailed):
             return group

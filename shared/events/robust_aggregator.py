@@ -18,3 +18,4 @@ class UpdateAggregated(Event, type="update.aggregated.v1"):
     update_norm: float
     updates: BlobRef | None = None  # each client's, as in GroupSummed, for LoRA methods that need them
     uploaded_bytes: int = 0  # by all clients of the round
+    seconds: dict[ClientId, float] = {}  # to each complete upload, as in GroupSummed

@@ -1,7 +1,7 @@
 """Whether a cohort of a given size can be summed as its job says."""
 
+import math
 from collections.abc import Iterator
-from math import ceil
 
 from shared.core.lora.methods import METHODS
 from shared.core.secagg.oneshot.packed_shamir import scheme_for
@@ -46,7 +46,8 @@ def known_cohorts(job: JobSpecification) -> Iterator[Refused]:
     """Of the smallest cohort and, where the job limits it, of the largest; one refusal a setting."""
     rounds = job.rounds
     found: dict[str, Refused] = {}
-    for clients in (rounds.min_clients, rounds.clients_per_round or rounds.min_clients):
+    most = math.ceil((rounds.clients_per_round or rounds.min_clients) * (1 + rounds.over_selection))
+    for clients in (rounds.min_clients, most):
         for refused in cohort_refusals(job, clients):
             found.setdefault(refused.field, refused)
     yield from found.values()
@@ -139,7 +140,7 @@ def _limits(job: JobSpecification, clients: int) -> Iterator[tuple[int, str, str
         instead = ", or name aggregation.key_holders that do not collude"
         yield most, f"a committee may have more than the {colluding} that may collude", instead
     if aggregation.secure == "secagg":
-        colluding = ceil(SECAGG_COLLUDING * least)
+        colluding = math.ceil(SECAGG_COLLUDING * least)
         most = most_marked(clients, largest, colluding, groups)
         yield most, f"more than the {colluding} that may collude may share a session", ""
 

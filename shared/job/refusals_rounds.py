@@ -1,10 +1,11 @@
 """Which ways of asking clients, of evaluating and of spending go with each other."""
 
+import math
 from collections.abc import Iterator
 
 from shared.core.lora.methods import METHODS
 from shared.errors import Refused
-from shared.job.plan import MEAN
+from shared.job.plan import MEAN, SECAGG_LOST
 from shared.job.specification import JobSpecification
 
 
@@ -21,6 +22,21 @@ def _selection(job: JobSpecification) -> Iterator[Refused]:
             "rounds.over_selection",
             "every client that is ready is asked, and more there are not",
             "set rounds.over_selection: 0, or rounds.clients_per_round",
+        )
+
+
+def _over_selection(job: JobSpecification) -> Iterator[Refused]:
+    """Clients whose uploads are not waited for are lost to the protocol."""
+    rounds = job.rounds
+    if rounds.clients_per_round is None or job.aggregation.secure != "secagg":
+        return
+    asked = math.ceil(rounds.clients_per_round * (1 + rounds.over_selection))
+    if asked - rounds.clients_per_round > math.ceil(SECAGG_LOST * asked):
+        yield Refused(
+            "rounds.over_selection",
+            f"{asked - rounds.clients_per_round} of {asked} clients are not waited for, and secagg's masks "
+            f"bear {SECAGG_LOST:.0%} of them lost",
+            "set rounds.over_selection: 0.1, or aggregation.secure: oneshot",
         )
 
 
@@ -99,4 +115,4 @@ def _personal_budgets(job: JobSpecification) -> Iterator[Refused]:
         )
 
 
-ROUND_RULES = (_selection, _asynchronous, _evaluation, _personal_budgets)
+ROUND_RULES = (_selection, _over_selection, _asynchronous, _evaluation, _personal_budgets)

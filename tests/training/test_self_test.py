@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from services.client.training import step
+from services.client.training import self_test, step
+from services.client.training.adapted_model import adapt
 from services.client.training.noise import KeyStream
 from services.client.training.self_test import check_gradients, check_noise
 from shared.errors import Refused
 from shared.job.specification import Task
-from tests.training.models import adapted, records
+from tests.training.models import Padding, adapted, base, job, records
 
 SOME = records("llama", [5, 9, 7, 12])
 
@@ -27,6 +28,24 @@ def test_a_loss_that_mixes_records_is_refused(monkeypatch):
     )
     with pytest.raises(Refused, match="depend on the other records"):
         check_gradients(adapted("llama"), SOME, Task.CAUSAL_LM)
+
+
+def test_a_factor_beside_one_that_begins_with_zeros_is_looked_at_too(monkeypatch):
+    model = adapt(base("llama"), Padding(), job("llama", method="fedit"), torch.device("cpu"))
+    before = {name: parameter.detach().clone() for name, parameter in model.parameters.items()}
+    check_gradients(model, SOME, Task.CAUSAL_LM)
+    assert all(torch.equal(before[name], parameter) for name, parameter in model.parameters.items())
+    sound = self_test.gradients
+
+    def wrong_in_a(adapted_model, batch, task):
+        sound(adapted_model, batch, task)
+        for name, parameter in adapted_model.trained.items():
+            if ".lora_A." in name:
+                parameter.grad_sample = parameter.grad_sample.roll(1, dims=0)
+
+    monkeypatch.setattr(self_test, "gradients", wrong_in_a)
+    with pytest.raises(Refused, match="depend on the other records"):
+        check_gradients(model, SOME, Task.CAUSAL_LM)
 
 
 def test_a_layer_that_normalises_over_the_batch_is_refused():

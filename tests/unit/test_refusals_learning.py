@@ -57,6 +57,8 @@ JUDGED = {
         ({"training": {"local_steps": 1, "adaptive_steps": True}}, "training.adaptive_steps", "fewest"),
         ({"rounds": {"selection": "bandwidth"}}, "rounds.selection", "nothing is selected"),
         ({"rounds": {"over_selection": 0.2}}, "rounds.over_selection", "more there are not"),
+        ({"rounds": {**ASKED, "clients_per_round": 40, "over_selection": 0.5}, "aggregation": {"secure": "secagg"}},
+         "rounds.over_selection", "10% of them lost"),
         ({"rounds": {"buffer": 4}}, "rounds.buffer", "synchronous"),
         ({"rounds": {"asynchronous": True}}, "rounds.asynchronous", "sum of one hides nothing"),
         ({"rounds": {"asynchronous": True}, "aggregation": CLEAR, "lora": {"method": "rolora"}}, "lora.method", "together"),

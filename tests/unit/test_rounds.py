@@ -101,13 +101,6 @@ def context_of(random):
     return Coordination(None, None, random, None, CoordinatorSettings())
 
 
-@given(names=st.sets(st.sampled_from("abcdefgh"), min_size=1), count=st.none() | st.integers(1, 8))
-def test_a_cohort_has_the_asked_size_and_no_repetition(names, count):
-    cohort = context_of(CountingRandom()).sample(sorted(names), count)
-    assert len(cohort) == len(set(cohort)) == min(len(names), count or len(names))
-    assert set(cohort) <= names
-
-
 async def test_a_client_counts_as_present_for_a_while_after_joining():
     class Empty:
         async def get_many(self, keys):
