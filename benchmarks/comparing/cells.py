@@ -111,15 +111,23 @@ def noise_of(cell: Cell, job: JobSpecification) -> float:
 
 
 BUDGETS = {"bbc": (8.0, 1.0, None, 3.0), "chit-chat": (8.0, None, 1.0)}
-TUNED = {"bbc": (0.5, 1.0, 2.0, 4.0), "chit-chat": (5.0, 20.0, 80.0)}
-CHOSEN = {"bbc": 1.0, "chit-chat": 20.0}  # for those that are not below
-OTHERS: Mapping[tuple[str, str], float] = {("bbc", "fedsb"): 2.0, ("chit-chat", LOCAL): 5.0}
+TRIED = {
+    "bbc": dict.fromkeys(SECURE, (1.0, 2.0, 4.0)),
+    "chit-chat": {"fedit": (1.0, 3.0), "rolora": (1.0, 3.0), "fedsb": (20.0, 80.0), "ffa": (5.0, 20.0)},
+}
+TRIED_AT = {"bbc": 3.0, "chit-chat": 8.0}
+RATES = {
+    "bbc": {"ffa": 1.0, "fedit": 1.0, "rolora": 1.0, "fedsb": 2.0},
+    "chit-chat": {"ffa": 5.0, "fedit": 1.0, "rolora": 3.0, "fedsb": 20.0},
+}
+LOCAL_RATES = {"bbc": {}, "chit-chat": {"rolora": 1.0, "fedsb": 5.0}}  # where they differ
 SPLITS = {"bbc": "iid", "chit-chat": "people"}
 NOISES = (DIVIDED, LOCAL, CENTRAL)
 
 
 def _cell(data: str, method: str, epsilon: float | None, noise: str, ranks: str, seed: int) -> Cell:
-    rate = OTHERS.get((data, method), OTHERS.get((data, noise), CHOSEN[data]))
+    like = "fedit" if method in ONE_BY_ONE else method
+    rate = LOCAL_RATES[data].get(like, RATES[data][like]) if noise == LOCAL else RATES[data][like]
     return Cell(data, method, epsilon, noise, ranks, SPLITS[data], rate, seed)
 
 
@@ -145,6 +153,7 @@ PARTS = {"secure": secure, "ranks": ranks, "single": single}
 
 
 def tuning(data: str) -> Iterator[Cell]:
-    """Learning rates, on seed 0 and at epsilon 3."""
-    for method, noise, rate in product(SECURE, NOISES, TUNED[data]):
-        yield Cell(data, method, 3.0, noise, "uniform", SPLITS[data], rate, 0)
+    """Learning rates, on seed 0 and at one budget."""
+    for noise, method in product((DIVIDED, LOCAL), TRIED[data]):
+        for rate in TRIED[data][method]:
+            yield Cell(data, method, TRIED_AT[data], noise, "uniform", SPLITS[data], rate, 0)
