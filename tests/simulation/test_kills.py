@@ -16,7 +16,7 @@ from services.coordinator import adapter as global_adapter
 from shared.adapters.clock import SystemClock
 from shared.adapters.database import open_units
 from shared.adapters.infrastructure import Endpoints, open_infrastructure
-from shared.core.lora import flatten, from_safetensors
+from shared.core.lora import flatten, from_safetensors, to_safetensors, unflatten
 from shared.core.secagg.encoding import Encoding, predicted_error
 from shared.core.secagg.oneshot import encoding as oneshot_encoding
 from shared.events import (
@@ -32,7 +32,6 @@ from shared.events import (
 from shared.events.base import Envelope
 from shared.job.specification import JobSpecification
 from tests.integration.scripted_federation import layout_of, mean_of
-from tests.plain_step import moved
 from tests.simulation.federation import (
     SERVICES,
     KillSchedule,
@@ -63,16 +62,21 @@ def specification(secure="oneshot", **rounds):
                 **rounds,
             },
             "aggregation": {"secure": secure, **encoded},
+            # What the server remembers must survive, too; and be counted once.
+            "server": {"optimizer": "fedavgm", "momentum": 0.5} if secure == "none" else {},
         }
     )
 
 
 def expected_adapter(job, layout):
-    content = global_adapter.initial(job, layout)
+    names = [tensor.name for tensor in layout.trainable]
+    position = flatten(from_safetensors(global_adapter.initial(job, layout)), names)
+    momentum = np.zeros(DIMENSION)
+    kept = job.server.momentum if job.server.optimizer == "fedavgm" else 0.0
     for number in range(1, ROUNDS + 1):
-        mean = mean_of(CLIENTS, number, DIMENSION)
-        content = moved(content, mean.astype("<f4").tobytes(), layout, 1.0)
-    return content
+        momentum = kept * momentum + mean_of(CLIENTS, number, DIMENSION).astype(np.float64)
+        position = (position.astype(np.float64) + momentum).astype(np.float32)
+    return to_safetensors(unflatten(position, [(tensor.name, tensor.shape) for tensor in layout.trainable]))
 
 
 async def assert_expected(infrastructure, job, ended):
