@@ -8,7 +8,7 @@ import numpy as np
 
 from services.client.__main__ import build as build_worker
 from services.client.settings import ClientSettings
-from services.client.trainer import Prepared, TrainingResult
+from services.client.trainer import Cancelled, Prepared, TrainingResult
 from services.key_holder.__main__ import build as build_holder
 from services.key_holder.settings import KeyHolderSettings
 from shared.adapters.infrastructure import Endpoints, open_infrastructure
@@ -16,17 +16,24 @@ from shared.core.lora import flatten, from_safetensors
 from tests.integration.scripted_federation import federation, layout_of, specification, update_of
 
 SMALL = 0.01  # so that no coordinate meets the bound that a job's settings give
+RIGHT, LOSS = 0.75, 3.0  # of each record that a known trainer measures
 
 
 @dataclass
 class KnownTrainer:
-    """Trains to a known update; `fails` makes it decline a round, `gate` holds it in training until set."""
+    """Trains to a known update, and measures known figures of as many records as `held_out`.
+
+    `fails` makes it decline a round, `gate` holds it in training and `measuring` in an evaluation until set.
+    """
 
     client_id: str
     dimension: int
     fails: bool = False
     gate: object = None
+    measuring: object = None
+    held_out: int = 0
     trained: list = field(default_factory=list)
+    evaluated: list = field(default_factory=list)
 
     def prepare(self, job_id, specification, data, progress, start=b""):
         return Prepared(layout_of(self.dimension), 50, ())
@@ -34,14 +41,23 @@ class KnownTrainer:
     def train(self, task, progress, cancelled):
         if self.fails:
             raise RuntimeError("the device is gone")
-        while self.gate is not None and not self.gate.wait(0.01):
-            if cancelled():
-                raise RuntimeError("the round is over")
+        wait_for(self.gate, cancelled)
         number = int(task.round_id.rsplit("-r", 1)[1])
         self.trained.append(number)
         return TrainingResult(
             known_update(self.client_id, number, self.dimension), task.mechanism.steps, 0.0, 1.0
         )
+
+    def evaluate(self, task, progress, cancelled):
+        wait_for(self.measuring, cancelled)
+        self.evaluated.append(int(task.round_id.rsplit("-r", 1)[1]))
+        return np.tile([RIGHT, LOSS], (self.held_out, 1))
+
+
+def wait_for(gate, cancelled):
+    while gate is not None and not gate.wait(0.01):
+        if cancelled():
+            raise Cancelled("the round is over")
 
 
 def known_update(client_id, number, dimension):
@@ -66,6 +82,7 @@ class Workers:
     endpoints: Endpoints
     bus: object
     dimension: int
+    policy: str = ""
     trainers: dict = field(default_factory=dict)
     services: dict = field(default_factory=dict)
     running: dict = field(default_factory=dict)
@@ -74,6 +91,7 @@ class Workers:
         """A worker, with the home that it had before."""
         home = self.endpoints.home / name
         home.mkdir(parents=True, exist_ok=True)
+        (home / "worker.toml").write_text(self.policy)
         data = home / "data.txt"
         data.write_text("a record\n")
         trainer = self.trainers.setdefault(name, KnownTrainer(name, self.dimension))
@@ -109,7 +127,9 @@ class Workers:
 
 
 @asynccontextmanager
-async def worker_federation(folder, names, *, holders=(), dimension=300, wrap=lambda bus: bus, **options):
+async def worker_federation(
+    folder, names, *, holders=(), dimension=300, policy="", wrap=lambda bus: bus, **options
+):
     """Services as in `federation`, and real workers (and key holders) beside them.
 
     Yields: the federation and its workers.
@@ -117,7 +137,7 @@ async def worker_federation(folder, names, *, holders=(), dimension=300, wrap=la
     async with AsyncExitStack() as stack:
         fed = await stack.enter_async_context(federation(folder, [], wrap=wrap, **options))
         endpoints = Endpoints(home=folder, telemetry="off")
-        workers = Workers(endpoints, fed.bus, dimension)
+        workers = Workers(endpoints, fed.bus, dimension, policy)
         stack.push_async_callback(workers.stop_all)
         for name in holders:
             await workers.start_holder(name)
