@@ -15,6 +15,7 @@ from fedlora.console import complain
 from fedlora.demo import demo
 from fedlora.faults import EXIT_MISTAKE, EXIT_TROUBLE, Fault
 from fedlora.jobs import AsJson, GatewayUrl, JobName
+from fedlora.personalising import personalise
 from fedlora.plan import plan
 from fedlora.reporting import report
 from fedlora.rules import rules
@@ -59,6 +60,7 @@ app.command()(audit)
 app.command()(frames)
 app.command()(merge)
 app.command()(demo)
+app.command()(personalise)
 app.command()(plan)
 app.command()(report)
 app.command()(rules)

@@ -1,15 +1,17 @@
 """Adapters as files: what a job starts from, Fed-SB's frames, and a model with an adapter merged into it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fedlora.console import say
-from fedlora.faults import Fault, trouble
+from fedlora.faults import EXIT_MISTAKE, Fault, trouble
 from fedlora.workers import require_worker_packages
+from services.client.private import MARKER
 from shared.job.loading import load_job
 
 TENSORS = "adapter_model.safetensors"
@@ -18,7 +20,11 @@ TIMEOUT_S = 3600
 
 
 def adapter_content(path: Path) -> bytes:
-    """Safetensors of an exported folder, or of a file. Raises: Fault for anything else."""
+    """Safetensors of an exported folder, or of a file.
+
+    Raises: Fault for anything else, and for a personal one.
+    """
+    refuse_private(path)
     if path.is_dir() and (path / BASE_CHANGE).exists():
         raise Fault(
             f"{path} changes the base model too, and a job starts from an adapter alone",
@@ -31,6 +37,20 @@ def adapter_content(path: Path) -> bytes:
         raise Fault(f"{file}: {error.strerror}", "name a folder that `fedlora export` wrote") from None
 
 
+def refuse_private(path: Path) -> None:
+    """Before anything of a folder, or of a file in it, leaves this machine.
+
+    Raises: Fault where the folder is marked as trained without privacy on one owner's records.
+    """
+    whole = path.resolve()
+    folder = whole if whole.is_dir() else whole.parent
+    if (folder / MARKER).exists():
+        raise Fault(
+            f"{folder} is PRIVATE: trained without privacy on one owner's records",
+            "use the adapter that `fedlora export` wrote",
+        )
+
+
 def merge(
     file: Annotated[Path, typer.Argument(help="the job file, for its base model")],
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="a folder that `fedlora export` wrote")],
@@ -38,10 +58,9 @@ def merge(
 ) -> None:
     """Write the base model with an adapter in it, changed weights included: a model like any other."""
     load_job(file)
-    _new(folder)
-    if not (adapter / "adapter_config.json").is_file():
-        raise Fault(f"{adapter} holds no adapter_config.json", "name a folder that `fedlora export` wrote")
-    _run("services.client.training.merging", "--job", file, "--adapter", adapter, "--out", folder)
+    new_folder(folder)
+    require_adapter(adapter)
+    run_in_worker("services.client.training.merging", "--job", file, "--adapter", adapter, "--out", folder)
     say(f"{folder}: a model that `from_pretrained` loads")
 
 
@@ -60,23 +79,38 @@ def frames(
         raise Fault(f"lora.method is {job.lora.method}, and frames are Fed-SB's", "set lora.method: fedsb")
     if out.exists():
         raise Fault(f"{out} is there already", "name another file")
+    if adapter is not None:
+        refuse_private(adapter)
     given = () if adapter is None else ("--adapter", adapter)
-    _run("services.client.training.framing", "--job", file, "--out", out, *given)
+    run_in_worker("services.client.training.framing", "--job", file, "--out", out, *given)
     say(f"{out}: submit the job with --start {out}")
 
 
-def _new(folder: Path) -> None:
+def new_folder(folder: Path) -> None:
+    """Raises: Fault when it is in use."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Fault(f"{folder} is not empty", "name a new folder")
 
 
-def _run(module: str, *options: str | Path) -> None:
-    """In a process of its own, which alone imports torch. Raises: Fault with its last line."""
+def require_adapter(folder: Path) -> None:
+    """Raises: Fault when it is no PEFT folder."""
+    if not (folder / "adapter_config.json").is_file():
+        raise Fault(f"{folder} holds no adapter_config.json", "name a folder that `fedlora export` wrote")
+
+
+def run_in_worker(module: str, *options: str | Path, timeout_s: float | None = TIMEOUT_S) -> dict[str, Any]:
+    """What `module` prints as its last line, in a process of its own, which alone imports torch.
+
+    Raises: Fault with its last line, the person's where `module` ends with 2.
+    """
     require_worker_packages()
     command = [sys.executable, "-m", module, *(str(option) for option in options)]
     ended = subprocess.run(  # noqa: S603 - this interpreter, no shell
-        command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        command, capture_output=True, text=True, timeout=timeout_s, check=False
     )
     if ended.returncode:
         lines = ended.stderr.strip().splitlines()
-        raise trouble(lines[-1] if lines else f"{module} ended with {ended.returncode}")
+        said = lines[-1] if lines else f"{module} ended with {ended.returncode}"
+        raise Fault(said) if ended.returncode == EXIT_MISTAKE else trouble(said)
+    found: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
+    return found

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftModel
 from torch.nn import functional
 
-from services.client.data import Record, tokenise
+from services.client.data import Record, TokenRecord, tokenise
 from services.client.training.bases import choose_device, load_base
 from services.client.training.batching import Batching, padded
 from services.client.training.forward import causal_lm_losses, learnt_logits
-from services.client.training.merging import change_base
-from shared.errors import Refused
+from services.client.training.merging import load_adapter
 from shared.job.specification import JobSpecification, Task
 
 
@@ -40,18 +39,23 @@ def measure(job: JobSpecification, records: Sequence[Record], adapter: Path | No
     device = choose_device()
     model, tokenizer = load_base(job, cache, device)
     if adapter is not None:
-        try:
-            model = PeftModel.from_pretrained(model, str(adapter)).to(device)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0][:200]
-            raise Refused("adapter", f"{adapter} does not fit: {reason}", "name an exported folder") from None
-        change_base(model, adapter)
+        model = load_adapter(model, adapter).to(device)
+    return measure_model(model, tokenise(records, tokenizer, job), job.model.task, tokenizer.pad_token_id)
+
+
+def measure_model(
+    model: Any,  # noqa: ANN401 - transformers' models share no public type
+    records: Sequence[TokenRecord],
+    task: Task,
+    padding: int,
+) -> Measured:
+    """Run `records` through `model`, which is left in evaluation mode."""
     model.eval()
     loss, positions, correct = 0.0, 0, 0
-    for batch in Batching().split(tokenise(records, tokenizer, job)):
-        ids, mask, targets = padded(batch, tokenizer.pad_token_id, device)
+    for batch in Batching().split(records):
+        ids, mask, targets = padded(batch, padding, model.device)
         with torch.inference_mode():
-            if job.model.task is Task.CAUSAL_LM:
+            if task is Task.CAUSAL_LM:
                 totals, counts = causal_lm_losses(*learnt_logits(model, ids, mask, targets))
                 loss, positions = loss + float(totals.sum()), positions + int(counts.sum())
                 continue

@@ -3,11 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 
 from services.client.command_line import print_json
 from services.client.models import default_cache
+from services.client.private import MARKER, mark
 from services.client.training.bases import choose_device, load_base
 from services.client.training.layers import frozen_layers
 from shared.core.lora import from_safetensors
@@ -32,16 +34,29 @@ def change_base(model: PeftModel, adapter: Path) -> None:
         layers[name].set(change)
 
 
-def merge(job_file: Path, adapter: Path, out: Path) -> dict[str, str]:
-    """Write the merged model and its tokenizer. Raises: Refused when the parts do not fit."""
-    base, tokenizer = load_base(load_job(job_file), default_cache(), choose_device("cpu"))
+def load_adapter(base: Any, adapter: Path, *, trainable: bool = False) -> PeftModel:  # noqa: ANN401 - of transformers
+    """`base` with an exported adapter and what its folder changes in the frozen weights.
+
+    Raises: Refused when the parts do not fit.
+    """
     try:
-        model = PeftModel.from_pretrained(base, str(adapter))
+        model = PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0][:200]
         raise Refused("adapter", f"{adapter} does not fit: {reason}", "name an exported folder") from None
     change_base(model, adapter)
-    merged = model.merge_and_unload()
+    return model
+
+
+def merge(job_file: Path, adapter: Path, out: Path) -> dict[str, str]:
+    """Write the merged model and its tokenizer, marked as private where the adapter is.
+
+    Raises: Refused when the parts do not fit.
+    """
+    base, tokenizer = load_base(load_job(job_file), default_cache(), choose_device("cpu"))
+    merged: Any = load_adapter(base, adapter).merge_and_unload()
+    if (adapter / MARKER).exists():
+        mark(out)
     merged.save_pretrained(out)
     tokenizer.save_pretrained(out)
     return {"out": str(out)}
