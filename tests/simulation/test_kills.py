@@ -98,7 +98,7 @@ async def assert_expected(infrastructure, job, ended):
 
 
 @contextlib.asynccontextmanager
-async def running_federation(tmp_path, amqp_url, postgres_url):
+async def running_federation(tmp_path, amqp_url, postgres_url, trained=ScriptedTrainer):
     """Services as processes, workers in this process, and a tap; yields (processes, tap, infrastructure)."""
     endpoints = Endpoints(
         home=tmp_path, bus=amqp_url, database=postgres_url, blobs=str(tmp_path / "blobs"),
@@ -122,7 +122,7 @@ async def running_federation(tmp_path, amqp_url, postgres_url):
             await processes.start(name)
         stack.push_async_callback(processes.stop)
         for client_id in CLIENTS:
-            trainer = ScriptedTrainer(client_id, DIMENSION)
+            trainer = trained(client_id, DIMENSION)
             await stack.enter_async_context(worker(client_id, endpoints, tmp_path, trainer, OPENED))
         yield processes, tap, infrastructure
 
