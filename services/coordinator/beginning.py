@@ -9,13 +9,12 @@ import structlog
 from services.coordinator import adapter as adapters
 from services.coordinator import selecting
 from services.coordinator.context import Coordination
-from services.coordinator.ending import GATHER, ROUND, end, publish
+from services.coordinator.ending import GATHER, end
 from services.coordinator.gathering import agreed, gathered, hopeless
 from services.coordinator.pace import paces_of
-from services.coordinator.state import Client, Job, Round
-from shared.events import BudgetRequested, JobWaiting
-from shared.events.ids import round_id_of
-from shared.events.judgements import LeftOut
+from services.coordinator.starting import start_each, start_together
+from services.coordinator.state import Client, Job
+from shared.events import JobWaiting
 from shared.job.refusals_cohort import cohort_refusals
 from shared.ports import UnitOfWork
 from shared.sessions.contents import Contents
@@ -43,54 +42,25 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
         if job.finished:
             await end(job, "completed", "all rounds are done", unit)
             return
-    if job.layout is None or reason:
+    layout = job.layout
+    if layout is None or reason:
         await _look_again(job, reason, unit, context)
+        return
+    if job.adapter is None:
+        start = await context.blobs.get(job.start) if job.start else b""
+        first = adapters.initial(job.specification, layout, start)
+        job = job.replace(adapter=await context.blobs.put(first))
+    if rounds.asynchronous:
+        await start_each(job, candidates, unit, context)
         return
     paces = {} if rounds.selection == "uniform" else await paces_of(candidates, unit)
     cohort = selecting.cohort(job.specification, candidates, paces, context.random.bytes)
-    contents = Contents.of(job.specification, job.layout, job.completed, "")
+    contents = Contents.of(job.specification, layout, job.completed, "")
     refused = await asyncio.to_thread(cohort_refusals, job.specification, len(cohort), contents.uploaded)
     if refused:
         await end(job, "failed", f"a cohort of {len(cohort)} cannot be summed: {refused[0]}", unit)
         return
-    if job.adapter is None:
-        start = await context.blobs.get(job.start) if job.start else b""
-        first = adapters.initial(job.specification, job.layout, start)
-        job = job.replace(adapter=await context.blobs.put(first))
-    number = job.number + 1
-    deadline = unit.now + timedelta(seconds=rounds.deadline_s)
-    round_ = Round(
-        job_id=job.job_id,
-        round_id=round_id_of(job.job_id, number),
-        number=number,
-        cohort=cohort,
-        root=context.telemetry.new_root(),
-        started_at=unit.now,
-        deadline=deadline,
-        purpose=job.purpose,
-        local_steps=job.next_steps if job.purpose == "train" else 0,
-        left_out=tuple(LeftOut(client_id=name, reason=why) for name, why in sorted(job.excluded.items())),
-    )
-    await unit.save(round_)
-    await unit.save(job.replace(phase="running", number=number, round_id=round_.round_id, waiting=""))
-    await unit.unschedule(GATHER, job.key)
-    expires_at = deadline + timedelta(seconds=context.settings.grace_s)
-    await unit.schedule(ROUND, round_.key, expires_at, trace=round_.root)
-    publish(
-        BudgetRequested(
-            job_id=job.job_id,
-            round_id=round_.round_id,
-            clients=round_.cohort,
-            mechanism=job.next_mechanism,
-            planned_rounds=rounds.count,
-            epsilon=job.specification.privacy.epsilon,
-            delta=job.specification.privacy.delta,
-            expires_at=expires_at,
-            records={name: job.records[name] for name in round_.cohort if name in job.records},
-        ),
-        round_,
-        unit,
-    )
+    await start_together(job, cohort, unit, context)
 
 
 def awaited(job: Job, candidates: Sequence[str]) -> str:
@@ -115,7 +85,8 @@ def awaited(job: Job, candidates: Sequence[str]) -> str:
 async def _look_again(job: Job, reason: str, unit: UnitOfWork, context: Coordination) -> None:
     if reason and reason != job.waiting:
         log.info("waiting", job_id=job.job_id, reason=reason)
-        waiting = JobWaiting(job_id=job.job_id, number=job.number + 1, reason=reason, since=unit.now)
+        number = 1 + (job.completed if job.specification.rounds.asynchronous else job.number)
+        waiting = JobWaiting(job_id=job.job_id, number=number, reason=reason, since=unit.now)
         unit.publish(waiting, correlation_id=job.job_id)
     await unit.save(job.replace(waiting=reason))
     gather_until = job.accepted_at + timedelta(seconds=job.specification.rounds.gather_s)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from services.coordinator.buffering import Buffered
 from services.coordinator.state import Job, Outcome, Round
 from shared.events import Event, JobClosed, JobEnded, RoundAborted, RoundClosed
 from shared.ports import UnitOfWork
@@ -25,8 +26,12 @@ async def abort(round_: Round, reason: str, unit: UnitOfWork) -> None:
 
 
 async def end(job: Job, outcome: Outcome, reason: str, unit: UnitOfWork) -> None:
-    """No more rounds."""
-    await unit.save(job.replace(phase="ended", round_id=""))
+    """No more rounds; those that clients run alone are aborted, and what is buffered is forgotten."""
+    for round_id in sorted(job.running.values()):
+        await abort(await unit.load(Round, job.job_id, round_id), f"job {outcome}: {reason}", unit)
+    for waiting in await unit.select(Buffered, job.job_id):
+        await unit.delete(waiting)
+    await unit.save(job.replace(phase="ended", round_id="", running={}))
     await unit.unschedule(GATHER, job.key)
     ended = JobEnded(
         job_id=job.job_id,

@@ -54,14 +54,18 @@ async def move(
         root=round_.root,
     )
     publish(completed, round_, unit)
-    pace = event.update_norm / max(1, round_.local_steps)
+    return taken(moved, round_.local_steps, event.update_norm).replace(round_id="")
+
+
+def taken(moved: Job, local_steps: int, update_norm: float) -> Job:
+    """The job with one more step of its adapter, after so many local ones."""
+    pace = update_norm / max(1, local_steps)
     return moved.replace(
-        completed=job.completed + 1,
-        steps=job.steps + round_.local_steps,
-        first_pace=job.first_pace or pace,
+        completed=moved.completed + 1,
+        steps=moved.steps + local_steps,
+        first_pace=moved.first_pace or pace,
         pace=pace,
         failures=0,
-        round_id="",
     )
 
 
@@ -78,7 +82,6 @@ async def _moved(job: Job, round_: Round, event: UpdateAggregated, context: Coor
     if job.layout is None or job.adapter is None:
         raise Stale("the job has no adapter")
     specification, blobs = job.specification, context.blobs
-    adapter = await blobs.get(job.adapter)
     one_by_one = not METHODS[specification.lora.method].linear
     given = event.updates if one_by_one else event.update
     if given is None:
@@ -93,11 +96,23 @@ async def _moved(job: Job, round_: Round, event: UpdateAggregated, context: Coor
         noise_multiplier=job.noise_multiplier,
     )
     if one_by_one:
-        known = adapter, await blobs.get(job.base) if job.base else b""
+        known = await blobs.get(job.adapter), await blobs.get(job.base) if job.base else b""
         after, base = await asyncio.to_thread(combining.combined, specification, job.layout, came, known)
         return job.replace(adapter=await blobs.put(after), base=await blobs.put(base) if base else None)
-    before = Stand(adapter, await blobs.get(job.optimiser) if job.optimiser else b"")
-    contents = Contents.of(specification, job.layout, job.completed, round_.round_id)
+    return await stepped(job, round_.round_id, came, context)
+
+
+async def stepped(job: Job, round_id: str, came: Came, context: Coordination) -> Job:
+    """The job with the adapter and the optimiser's state after a round's mean update.
+
+    Raises: Rejected for an update that is not the round's, or an adapter that would not be finite.
+    """
+    if job.layout is None or job.adapter is None:
+        raise Stale("the job has no adapter")
+    specification, blobs = job.specification, context.blobs
+    optimiser = await blobs.get(job.optimiser) if job.optimiser else b""
+    before = Stand(await blobs.get(job.adapter), optimiser)
+    contents = Contents.of(specification, job.layout, job.completed, round_id)
     stand = await asyncio.to_thread(stepping.stepped, specification, job.layout, contents, came, before)
-    optimiser = await blobs.put(stand.optimiser) if stand.optimiser else None
-    return job.replace(adapter=await blobs.put(stand.adapter), optimiser=optimiser)
+    kept = await blobs.put(stand.optimiser) if stand.optimiser else None
+    return job.replace(adapter=await blobs.put(stand.adapter), optimiser=kept)

@@ -1,6 +1,6 @@
 """A round from its budget to the adapter's step, and what follows it."""
 
-from services.coordinator import evaluating, selecting
+from services.coordinator import asynchronous, evaluating, selecting
 from services.coordinator.beginning import advance
 from services.coordinator.context import Coordination
 from services.coordinator.ending import abort, end, publish
@@ -39,8 +39,8 @@ async def on_budget_reserved(event: BudgetReserved, unit: UnitOfWork, context: C
     if round_.purpose == "evaluate":
         await evaluating.on_reserved(job, round_, unit, context)
         return
-    min_clients = job.specification.rounds.min_clients
-    if len(event.reservations) < min_clients:
+    rounds = job.specification.rounds
+    if len(event.reservations) < (1 if rounds.asynchronous else rounds.min_clients):
         await _exhausted(job, round_, event.refused, unit)
         return
     root = job.specification.aggregation.root
@@ -81,7 +81,11 @@ async def on_budget_refused(event: BudgetRefused, unit: UnitOfWork, context: Coo
     if round_.purpose == "evaluate":
         await evaluating.skip(round_, "no client has budget for an evaluation", unit, context)
         return
-    await _exhausted(await unit.load(Job, event.job_id), round_, event.refused, unit)
+    job = await unit.load(Job, event.job_id)
+    if job.specification.rounds.asynchronous:
+        await asynchronous.on_refused(job, round_, event.refused, unit, context)
+        return
+    await _exhausted(job, round_, event.refused, unit)
 
 
 async def on_session_opened(event: SessionOpened, unit: UnitOfWork, context: Coordination) -> None:
@@ -94,7 +98,8 @@ async def on_session_opened(event: SessionOpened, unit: UnitOfWork, context: Coo
         raise Stale("the job has no adapter")
     control = await control_of(job, context) if round_.purpose == "train" else None
     first = not round_.started
-    round_ = round_.replace(phase="training", started=(*round_.started, event.group_id))
+    started = (*round_.started, event.group_id)
+    round_ = round_.replace(phase="training", started=started, completed=job.completed)
     await unit.save(round_)
     group = set(round_.groups[event.group_id])
     for reservation in round_.reservations:
@@ -120,7 +125,7 @@ async def on_session_opened(event: SessionOpened, unit: UnitOfWork, context: Coo
             round_,
             unit,
         )
-    if not first:
+    if not first or job.specification.rounds.asynchronous:
         return
     opened = RoundOpened(
         job_id=job.job_id,
@@ -141,6 +146,9 @@ async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, contex
         raise Stale("the job has no adapter")
     if round_.purpose == "evaluate":
         await evaluating.on_sum(job, round_, event, unit, context)
+        return
+    if job.specification.rounds.asynchronous:
+        await asynchronous.on_update(job, round_, event, unit, context)
         return
     aggregation, wanted = job.specification.aggregation, job.specification.rounds.min_clients
     came = len(event.weights) + (aggregation.root is not None)  # whose update came, or nobody were judged
@@ -210,8 +218,11 @@ async def _retry(
     if round_.purpose == "evaluate":
         await evaluating.skip(round_, reason, unit, context)
         return
-    await abort(round_, reason, unit)
     job = await unit.load(Job, round_.job_id)
+    if job.specification.rounds.asynchronous:
+        await asynchronous.on_failed(job, round_, reason, unit, context)
+        return
+    await abort(round_, reason, unit)
     job = job.replace(round_id="", failures=job.failures + counted)
     retries = job.specification.rounds.retries
     if job.failures > retries:

@@ -61,6 +61,9 @@ class Job(State):
         waiting: why the next round cannot begin, as it was said last.
         number: of the latest round; 0 before the first.
         round_id: of the round in progress, or empty.
+        running: of an asynchronous job, client -> its round in progress.
+        spent: of an asynchronous job, clients whose budget is spent, and how they were refused.
+        misses: of an asynchronous job, client -> rounds without an update since its latest one.
         evaluated: what `progress` was at the latest evaluation, whatever became of it.
         losses: that evaluations released, in their order.
         ranks: client -> its rank, where it is less than the layout's.
@@ -91,6 +94,9 @@ class Job(State):
     adapter: BlobRef | None = None
     number: int = 0
     round_id: str = ""
+    running: dict[str, str] = {}
+    spent: dict[str, str] = {}
+    misses: dict[str, int] = {}
     completed: int = 0
     failures: int = 0
     evaluated: int = 0
@@ -116,7 +122,17 @@ class Job(State):
     @property
     def excluded(self) -> dict[str, str]:
         """Clients that cannot be in a cohort, and why."""
-        return {**self.left_out, **self.faulty, **self.suspended}
+        return {**self.left_out, **self.faulty, **self.suspended, **self.unreliable, **self.spent}
+
+    @property
+    def unreliable(self) -> dict[str, str]:
+        """Clients whose rounds failed more often in a row than an asynchronous job bears."""
+        retries = self.specification.rounds.retries
+        return {
+            client: f"{count} of its rounds failed in a row"
+            for client, count in self.misses.items()
+            if count > retries
+        }
 
     @property
     def candidates(self) -> list[str]:
@@ -170,7 +186,11 @@ class Job(State):
 
 
 class Round(State):
-    """One attempt at one round."""
+    """One attempt at one round.
+
+    Attributes:
+        completed: what the job's was when clients were told the adapter; None before.
+    """
 
     kind: ClassVar[str] = "round"
 
@@ -186,6 +206,7 @@ class Round(State):
     left_out: tuple[LeftOut, ...] = ()
     purpose: RoundKind = "train"
     local_steps: int = 0
+    completed: int | None = None
     groups: dict[str, tuple[str, ...]] = {}
     started: tuple[str, ...] = ()  # groups whose clients were started
     failed: dict[str, str] = {}  # group -> why it has no sum

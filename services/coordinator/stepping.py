@@ -1,6 +1,6 @@
 """What a round makes of the adapter: pure, on bytes, so that a step that is taken again is the same."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,7 @@ class Came:
         clients: of the job.
         steps: local ones, of each client.
         noise_multiplier: of each.
+        buffered: of asynchronous rounds, each update's client and share of the mean.
     """
 
     update: bytes
@@ -60,6 +61,7 @@ class Came:
     clients: int
     steps: int
     noise_multiplier: float
+    buffered: Sequence[tuple[str, float]] = ()
 
 
 def stepped(job: JobSpecification, layout: Layout, contents: Contents, came: Came, before: Stand) -> Stand:
@@ -107,6 +109,11 @@ def noise_variance(job: JobSpecification, contents: Contents, came: Came) -> flo
     their weight, and all clients' where the session adds it; times d / k where random-k leaves the rest out,
     which is its expectation over seeds.
     """
+    if came.buffered:
+        own = ((part, [came.records.get(client, 1)]) for client, part in came.buffered)
+        return sum(
+            part**2 * mean_noise_variance(job, came.noise_multiplier, one, came.steps) for part, one in own
+        )
     counted = {client: weight for client, weight in came.weights.items() if weight}
     records = [came.records.get(client, 1) for client in counted]
     variance = mean_noise_variance(job, came.noise_multiplier, records, came.steps)

@@ -27,6 +27,7 @@ from shared.events import (
     RoundOpened,
     UpdateAggregated,
 )
+from shared.events.ids import is_single
 from shared.ports import Cache, UnitOfWork
 
 PRESENCE_TTL_S = 60.0
@@ -111,11 +112,17 @@ async def on_job_waiting(event: JobWaiting, unit: UnitOfWork, cache: Cache) -> N
 
 async def on_round_aborted(event: RoundAborted, unit: UnitOfWork, cache: Cache) -> None:
     """The round gave nothing."""
+    if is_single(event.round_id):
+        await note(unit, event.job_id, event)
+        return
     await _project(event, unit, lambda view: state.aborted(view, event))
 
 
 async def on_update_aggregated(event: UpdateAggregated, unit: UnitOfWork, cache: Cache) -> None:
     """The round's update is known."""
+    if is_single(event.round_id):
+        await note(unit, event.job_id, event)
+        return
     await _project(event, unit, lambda view: state.aggregated(view, event))
 
 

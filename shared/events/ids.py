@@ -19,3 +19,13 @@ Sha256 = Annotated[str, _Digest]
 def round_id_of(job_id: JobId, number: int) -> RoundId:
     """Name the job's round `number`, counted from 1; a round that is tried again has a new number."""
     return f"{job_id}-r{number}"
+
+
+def single_round_id_of(job_id: JobId, number: int) -> RoundId:
+    """Name the asynchronous job's round `number` of one client, counted from 1, of all its clients."""
+    return f"{job_id}-a{number}"
+
+
+def is_single(round_id: RoundId) -> bool:
+    """Whether it is a round of one client."""
+    return round_id.rpartition("-")[2].startswith("a")

@@ -112,11 +112,10 @@ def full_batch(specification: JobSpecification) -> float:
 
 
 def fewest_in_a_sum(specification: JobSpecification) -> int:
-    """No sum of fewer updates is ever opened.
-
-    `min_clients`; of a group, half of it and at least `smallest_group`, which `none` has no use for.
-    """
-    aggregation, fewest = specification.aggregation, specification.rounds.min_clients
+    """No sum of fewer updates is ever opened: `min_clients`, or 1 where rounds are asynchronous; of a group,
+    half of it, and at least `smallest_group`, which `none` has no use for."""
+    aggregation, rounds = specification.aggregation, specification.rounds
+    fewest = 1 if rounds.asynchronous else rounds.min_clients
     if aggregation.group_size is None:
         return fewest
     half = max(2, aggregation.group_size // 2)

@@ -58,7 +58,16 @@ def _asynchronous(job: JobSpecification) -> Iterator[Refused]:
             "set rounds.asynchronous: false, or aggregation.secure: none, which shows single updates to the "
             "aggregator",
         )
+    if rounds.buffer > rounds.min_clients:
+        yield Refused(
+            "rounds.buffer",
+            f"noise is planned for rounds.count rounds of a client, and {rounds.min_clients} clients that "
+            f"take them all give {rounds.min_clients} updates a step",
+            f"set rounds.buffer: {rounds.min_clients}, or rounds.min_clients: {rounds.buffer}",
+        )
     for field, there, remedy in (
+        ("privacy.noise", job.privacy.noise == "divided", "set privacy.noise: local"),
+        ("privacy.clipping", job.privacy.clipping == "adaptive", "set privacy.clipping: fixed"),
         ("aggregation.robust", aggregation.robust != MEAN, "set aggregation.robust: mean"),
         ("aggregation.group_size", aggregation.group_size is not None, "remove aggregation.group_size"),
         ("rounds.over_selection", rounds.over_selection > 0, "set rounds.over_selection: 0"),
