@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.client import evaluating, state
+from services.client import budgets, evaluating, state
 from services.client import ledger as ledgers
 from services.client.ledger import Ledger
 from services.client.policy import Policy, check
@@ -24,7 +24,6 @@ from shared.events import (
     RoundStarted,
     StageBegun,
 )
-from shared.events.values import PoissonSampled
 from shared.ports import BlobStore, RandomSource, UnitOfWork
 from shared.service import Handlers
 from shared.sessions.holding import RELEASE, SHARES, Keeper, answered
@@ -57,8 +56,13 @@ async def on_job_announced(event: JobAnnounced, unit: UnitOfWork, desk: Desk) ->
             await answer_ready(known, unit, desk)
         return
     job = state.announced(event, unit.trace)
-    refused = check(event.specification, event.noise_multiplier, desk.policy)
-    refused = refused or evaluating.check(event.specification, desk.policy)
+    try:
+        job = await asyncio.to_thread(budgets.planned, job, desk.policy)
+        noise = job.own_noise or job.noise_multiplier
+        refused = check(event.specification, noise, desk.policy, job.epsilon)
+        refused = refused or evaluating.check(event.specification, desk.policy)
+    except Refused as error:
+        refused = error
     if refused is not None:
         await unit.save(state.declined(job, str(refused)))
         _decline_job(event.job_id, str(refused), unit, desk)
@@ -93,8 +97,9 @@ async def _accept(event: RoundStarted, unit: UnitOfWork, desk: Desk) -> None:
     mechanism, announced = event.reservation.mechanism, evaluating.announced(event, job.specification)
     refused = check(
         job.specification,
-        mechanism.noise_multiplier if announced is None else job.noise_multiplier,
+        mechanism.noise_multiplier if announced is None else job.own_noise or job.noise_multiplier,
         desk.policy,
+        job.epsilon,
     )
     if refused is not None:
         raise refused
@@ -104,7 +109,7 @@ async def _accept(event: RoundStarted, unit: UnitOfWork, desk: Desk) -> None:
     state.check_weight(terms, event.kind, job.specification, pinned.records or 1, desk.client_id)
     pinned = state.pinned_keys(pinned, terms)
     position = session_of(terms, desk).begin(desk.random.bytes)
-    ledger = await unit.find(Ledger, event.job_id) or new_ledger(job)
+    ledger = await unit.find(Ledger, event.job_id) or budgets.new_ledger(job)
     others = [one for one in await unit.select(Ledger) if one.job_id != event.job_id]
     reserved = await asyncio.to_thread(
         ledgers.reserve, ledger, event.round_id, event.reservation, others, desk.policy, announced=announced
@@ -201,6 +206,7 @@ async def answer_ready(job: LocalJob, unit: UnitOfWork, desk: Desk) -> None:
         layout=job.layout,
         records=pinned.records,
         rank=job.rank,
+        epsilon=job.epsilon,
         sealing_key=public,
         sealing_signature=sign(desk.identity, key_message(job.job_id, desk.client_id, public)),
     )
@@ -228,17 +234,6 @@ def spent_event(started: RoundStarted, steps: int, desk: Desk) -> BudgetSpent:
         round_id=started.round_id,
         reservation_id=started.reservation.reservation_id,
         steps=steps,
-    )
-
-
-def new_ledger(job: LocalJob) -> Ledger:
-    """An empty ledger on the terms that the job announced."""
-    privacy = job.specification.privacy
-    return Ledger(
-        job_id=job.job_id,
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
-        announced=PoissonSampled.of_round(job.specification, job.noise_multiplier),
     )
 
 

@@ -70,6 +70,8 @@ def reserve(  # noqa: PLR0913 - what is asked, what is had, and who allows it
         raise Refused("reservation", "repeats an earlier reservation", "reserve afresh for each round")
     if reservation.delta > ledger.delta:
         raise _weaker("delta", reservation.delta, ledger.delta)
+    if reservation.epsilon_limit > ledger.epsilon:
+        raise _weaker("epsilon_limit", reservation.epsilon_limit, ledger.epsilon)
     if asked.kind != announced.kind or asked.l2_sensitivity != announced.l2_sensitivity:
         raise Refused("reservation", f"{asked.kind} where {announced.kind} was announced", "ask for that")
     if asked.l2_sensitivity is not None and asked != announced:

@@ -62,11 +62,27 @@ def read_policy(path: Path | None) -> Policy:
         raise Refused(path.name, f"cannot be read: {type(error).__name__}", "name a TOML file") from None
 
 
-def check(job: JobSpecification, noise_multiplier: float, policy: Policy) -> Refused | None:
-    """Why the owner's policy forbids the job, or None."""
-    privacy = job.privacy
-    if privacy.epsilon > policy.largest_epsilon:
-        return _over("privacy.epsilon", privacy.epsilon, "at most", policy.largest_epsilon)
+def own_epsilon(job: JobSpecification, policy: Policy) -> float | None:
+    """The owner's, where the job lets clients have a smaller one than its own, and the owner's is smaller."""
+    privacy, largest = job.privacy, policy.largest_epsilon
+    personal = privacy.personal_budgets and privacy.clipping != "adaptive"
+    return largest if personal and largest < privacy.epsilon else None
+
+
+def check(
+    job: JobSpecification, noise_multiplier: float, policy: Policy, epsilon: float | None = None
+) -> Refused | None:
+    """Why the owner's policy forbids the job, or None.
+
+    Args:
+        job: as it was announced.
+        noise_multiplier: of this client.
+        policy: the owner's.
+        epsilon: of this client, where it is less than the job's.
+    """
+    privacy, epsilon = job.privacy, job.privacy.epsilon if epsilon is None else epsilon
+    if epsilon > policy.largest_epsilon:
+        return _over("privacy.epsilon", epsilon, "at most", policy.largest_epsilon)
     if privacy.delta > policy.largest_delta:
         return _over("privacy.delta", privacy.delta, "at most", policy.largest_delta)
     unsound = next(divided(job), None)  # a server that accepted the job may not have looked

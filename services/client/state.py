@@ -34,6 +34,8 @@ class LocalJob(State):
     start: BlobRef | None = None
     layout: Layout | None = None
     rank: int | None = None  # that is trained here, where it is less than the layout's
+    epsilon: float | None = None  # the owner's, where it is less than the job's
+    own_noise: float | None = None  # noise multiplier for it
     clip_norm: float | None = None  # where adaptive clipping has brought it; never leaves the client
     sealing_key: bytes = b""  # secret; opens what is sealed to this worker as a key holder of the job
     reason: str = ""

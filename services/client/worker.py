@@ -11,7 +11,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from services.client import evaluating, state
+from services.client import budgets, evaluating, state
 from services.client import ledger as ledgers
 from services.client.handlers import Desk, answer_ready, give_back, session_of, spent_event
 from services.client.ledger import Ledger
@@ -116,6 +116,7 @@ class Worker:
                 prepared = await asyncio.to_thread(
                     self.trainer.prepare, job.job_id, job.specification, self.data, self._progress, start
                 )
+            await asyncio.to_thread(budgets.check_layout, job, prepared.layout)
         except (Refused, DataError) as error:
             log.warning("job declined", job_id=job.job_id, reason=str(error))
             await self._decline_job(job, str(error))
@@ -186,7 +187,8 @@ class Worker:
             adapter = from_safetensors(await self._fetched(started.adapter))
             base = await self._fetched(started.base)
         check_adapter(adapter, job.layout)
-        contents = contents_of(job, started)
+        contents, mechanism = contents_of(job, started), started.reservation.mechanism
+        clip_norm = await asyncio.to_thread(budgets.clip_norm, job, mechanism.noise_multiplier, contents)
         return TrainingTask(
             kind=started.kind,
             hold_out=evaluating.hold_out_of(job.specification, self.desk.identity),
@@ -199,9 +201,9 @@ class Worker:
             base=from_safetensors(base) if base else {},
             start=await self._fetched(job.start),
             control=await self._control(round_, contents),
-            mechanism=started.reservation.mechanism,
+            mechanism=mechanism,
             declared_records=pinned.records,
-            clip_norm=job.clip_norm or job.specification.privacy.clip_norm,
+            clip_norm=clip_norm,
         )
 
     async def _fetched(self, ref: BlobRef | None) -> bytes:

@@ -1,6 +1,6 @@
 import pytest
 
-from services.client.policy import Policy, check, parse_policy
+from services.client.policy import Policy, check, own_epsilon, parse_policy
 from shared.errors import Refused
 from shared.job.specification import Aggregation, Data, JobSpecification, Model, Privacy, Task
 
@@ -51,3 +51,20 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_fix():
 def test_a_wrong_value_is_refused_with_its_line():
     with pytest.raises(Refused, match="line 1"):
         parse_policy("largest_epsilon = -3")
+
+
+def test_a_smaller_epsilon_of_the_owner_declines_only_a_job_without_personal_budgets():
+    policy = Policy(largest_epsilon=2.0)
+    assert own_epsilon(JOB, policy) is None
+    assert check(JOB, 0.8, policy, own_epsilon(JOB, policy)).field == "privacy.epsilon"
+    privacy = JOB.privacy.model_copy(update={"personal_budgets": True})
+    personal = JOB.model_copy(update={"privacy": privacy})
+    assert own_epsilon(personal, policy) == 2.0
+    assert check(personal, 0.8, policy, own_epsilon(personal, policy)) is None
+    assert own_epsilon(personal, Policy(largest_epsilon=8.0)) is None
+    assert check(personal, 0.8, policy) is not None, "the owner has allowed less since the job was planned"
+
+
+def test_a_clip_norm_that_adapts_leaves_no_room_for_an_epsilon_of_the_owners():
+    privacy = JOB.privacy.model_copy(update={"personal_budgets": True, "clipping": "adaptive"})
+    assert own_epsilon(JOB.model_copy(update={"privacy": privacy}), Policy(largest_epsilon=2.0)) is None

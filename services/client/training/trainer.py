@@ -106,7 +106,7 @@ class LoraTrainer:
                     update = _sum(task, adapted, [records[index] for index in chosen], cancelled)
                 progress("training", 1, 1)
                 seconds = time.monotonic() - started_s
-                return TrainingResult(update, 1, seconds, job.privacy.clip_norm, noised=False)
+                return TrainingResult(update, 1, seconds, task.clip_norm, noised=False)
             clipping = clipping_for(job.privacy, task.clip_norm, mechanism.bits_noise_multiplier)
             optimizer = SecureDPOptimizer(
                 local_optimizer(job.training, list(adapted.trained.values())),
@@ -191,7 +191,7 @@ def _sum(
     job, mechanism = task.specification, task.mechanism
     if mechanism.steps != 1:
         raise Refused("reservation.steps", f"{mechanism.steps} steps without noise", "reserve one")
-    clipping = clipping_for(job.privacy, job.privacy.clip_norm, None)
+    clipping = clipping_for(job.privacy, task.clip_norm, None)
     total = clipped_sum(adapted, clipping, sample, job.model.task, cancelled)
     batch = max(full_batch(job), mechanism.sampling_rate * task.declared_records)
     factor = -job.training.learning_rate / batch
