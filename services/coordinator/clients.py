@@ -2,13 +2,14 @@
 
 import asyncio
 
+from services.coordinator import personal
 from services.coordinator.beginning import advance
 from services.coordinator.context import Coordination
 from services.coordinator.gathering import registered, with_declined, with_ready
 from services.coordinator.jobs import announce
 from services.coordinator.limits import largest_delta_times_records
 from services.coordinator.state import Client, Job, Seat
-from shared.errors import Stale
+from shared.errors import Refused, Stale
 from shared.events import ClientDeclined, ClientJoined, ClientReady, ClientSeen
 from shared.ports import UnitOfWork
 
@@ -39,6 +40,7 @@ async def on_client_ready(event: ClientReady, unit: UnitOfWork, context: Coordin
     await context.seen(event.client_id)
     largest = await largest_delta_times_records(event.client_id, unit)
     job = await asyncio.to_thread(with_ready, job, event, largest)  # accounting takes a second when it is new
+    job = await _with_budget(job, event, unit)
     await unit.save(job)
     if event.sealing_key:
         seat = Seat(
@@ -50,6 +52,20 @@ async def on_client_ready(event: ClientReady, unit: UnitOfWork, context: Coordin
         await unit.save(seat)
     if not job.round_id:
         await advance(job, unit, context)
+
+
+async def _with_budget(job: Job, event: ClientReady, unit: UnitOfWork) -> Job:
+    """The job, without the client where its owner's epsilon cannot be kept."""
+    known = await unit.find(personal.OwnBudget, event.job_id, event.client_id)
+    if event.client_id in job.left_out or (known is None and event.epsilon is None):
+        return job
+    try:
+        own = await asyncio.to_thread(personal.planned, job, event.client_id, event.epsilon, known)
+    except Refused as refused:
+        return job.replace(left_out={**job.left_out, event.client_id: str(refused)})
+    if own is not None:
+        await unit.save(own)
+    return job
 
 
 async def on_client_declined(event: ClientDeclined, unit: UnitOfWork, context: Coordination) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from services.coordinator import selecting
+from services.coordinator import personal, selecting
 from services.coordinator.context import Coordination
 from services.coordinator.ending import GATHER, ROUND, publish
 from services.coordinator.pace import Pace, paces_of
@@ -72,12 +72,16 @@ async def _start(
     await unit.save(round_)
     expires_at = deadline + timedelta(seconds=context.settings.grace_s)
     await unit.schedule(ROUND, round_.key, expires_at, trace=round_.root)
+    own = await personal.budgets_of(job, cohort, unit)
+    trained = own if job.purpose == "train" else {}
     publish(
         BudgetRequested(
             job_id=job.job_id,
             round_id=round_.round_id,
             clients=round_.cohort,
             mechanism=job.next_mechanism,
+            mechanisms={name: personal.mechanism_of(job, one) for name, one in trained.items()},
+            epsilons={name: one.epsilon for name, one in own.items()},
             planned_rounds=rounds.count,
             epsilon=job.specification.privacy.epsilon,
             delta=job.specification.privacy.delta,
