@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from shared.core.privacy import AdaptiveClipping, Mechanism, Skellam
+from shared.core.privacy import AdaptiveClipping, Mechanism, Pure, Skellam
 from shared.events.ids import ClientId, ReservationId, Sha256
 from shared.job.evaluation import evaluation_mechanism
 from shared.job.plan import (
@@ -71,7 +71,8 @@ class PoissonSampled(Value):
     """`steps` releases of a clipped sum over Poisson-sampled records plus noise.
 
     Attributes:
-        kind: `poisson-gaussian`, a client's own; `poisson-skellam`, of a sum over clients, on integers.
+        kind: `poisson-gaussian`, a client's own; `poisson-skellam`, of a sum over clients, on integers;
+            `pure`: (1 / `noise_multiplier`, 0)-private, of all records, whatever it is.
         sampling_rate: q, the probability that a record joins a step; the sample is secret.
         noise_multiplier: standard deviation of the noise over the clip norm, or over what a record moves the
             integers by; of everything that a step releases together.
@@ -81,7 +82,7 @@ class PoissonSampled(Value):
         steps: compositions.
     """
 
-    kind: Literal["poisson-gaussian", "poisson-skellam"] = "poisson-gaussian"
+    kind: Literal["poisson-gaussian", "poisson-skellam", "pure"] = "poisson-gaussian"
     sampling_rate: Annotated[float, Field(gt=0, le=1)]
     noise_multiplier: Annotated[float, Field(gt=0)]
     bits_noise_multiplier: Annotated[float | None, Field(gt=0)] = None
@@ -94,6 +95,8 @@ class PoissonSampled(Value):
             raise ValueError("a sensitivity in steps belongs to integers, and they need one")
         if self.l2_sensitivity is not None and self.bits_noise_multiplier is not None:
             raise ValueError("no clipping bits are released beside integers")
+        if self.kind == "pure" and (self.sampling_rate != 1 or self.bits_noise_multiplier is not None):
+            raise ValueError("what is pure asks all records, and releases no clipping bits")
         return self
 
     @model_validator(mode="after")
@@ -118,8 +121,9 @@ class PoissonSampled(Value):
         """Inverse of `core`."""
         bits = mechanism.bits_noise_multiplier if isinstance(mechanism, AdaptiveClipping) else None
         moved = mechanism.l2_sensitivity if isinstance(mechanism, Skellam) else None
+        by_integers = "poisson-gaussian" if moved is None else "poisson-skellam"
         return cls(
-            kind="poisson-gaussian" if moved is None else "poisson-skellam",
+            kind="pure" if isinstance(mechanism, Pure) else by_integers,
             sampling_rate=mechanism.sampling_rate,
             noise_multiplier=mechanism.noise_multiplier,
             bits_noise_multiplier=bits,
@@ -130,6 +134,8 @@ class PoissonSampled(Value):
     def core(self) -> Mechanism:
         """As the accountants take it."""
         basics = self.sampling_rate, self.noise_multiplier, self.steps
+        if self.kind == "pure":
+            return Pure(*basics)
         if self.l2_sensitivity is not None:
             return Skellam.of_any_dimension(*basics, self.l2_sensitivity)
         if self.bits_noise_multiplier is not None:

@@ -7,6 +7,7 @@ from shared.core.privacy.mechanisms import (
     DiscreteGaussian,
     EvaluationQueries,
     Mechanism,
+    Pure,
     Skellam,
     composed,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "EvaluationQueries",
     "Mechanism",
     "NoiseNotFound",
+    "Pure",
     "RenyiFilter",
     "Skellam",
     "composed",

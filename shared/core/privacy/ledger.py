@@ -11,7 +11,7 @@ from typing import Any
 from shared.core.chain import GENESIS_SHA256, Fault, read
 from shared.core.privacy.accountants import FIGURE_TOLERANCE
 from shared.core.privacy.accountants.reference import epsilon
-from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism, Skellam, composed, without
+from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism, Pure, Skellam, composed, without
 
 ACCOUNTANT_OF = {"epsilon": "pld", "epsilon_rdp": "rdp"}
 
@@ -133,6 +133,8 @@ class _Replay:
 def _mechanism(values: Mapping[str, Any]) -> Mechanism:
     """What a line says was run."""
     kind, bits, moved = values["kind"], values.get("bits_noise_multiplier"), values.get("l2_sensitivity")
+    if kind == "pure" and bits is None and moved is None:
+        return Pure(values["sampling_rate"], values["noise_multiplier"], values["steps"])
     if kind != ("poisson-gaussian" if moved is None else "poisson-skellam"):
         raise ValueError(f"no mechanism {kind!r}")
     basics = values["sampling_rate"], values["noise_multiplier"], values["steps"]

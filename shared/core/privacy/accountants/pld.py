@@ -6,7 +6,7 @@ from shared.core.privacy.accountants.fourier import Segment, composed_epsilons
 from shared.core.privacy.accountants.losses import INTERVAL as PLD_INTERVAL
 from shared.core.privacy.accountants.rdp import by_rdp
 from shared.core.privacy.accountants.reference import composed_pld
-from shared.core.privacy.mechanisms import GAUSSIAN_KINDS, Mechanism
+from shared.core.privacy.mechanisms import GAUSSIAN_KINDS, Mechanism, Pure
 
 __all__ = ["PLD_INTERVAL", "by_pld"]
 
@@ -20,13 +20,16 @@ def by_pld(compositions: Sequence[tuple[Mechanism, ...]], delta: float) -> list[
 
     Source: Koskela et al. 2020, arXiv:1906.03049; a step's distribution by Google's dp-accounting, its dots
     connected pessimistically (Doroshenko et al. 2022, arXiv:2207.04380), so that the figure is an upper bound
-    up to rounding. Long compositions at a small delta are composed by dp-accounting too, others by `fourier`.
+    up to rounding. Long compositions at a small delta are composed by dp-accounting too, as are those
+    with a `Pure` one, others by `fourier`.
     """
     found: dict[tuple[Mechanism, ...], float] = {}
     short = []
     for merged in compositions:
-        if not all(type(mechanism) in GAUSSIAN_KINDS for mechanism in merged):
+        if not all(type(mechanism) in (*GAUSSIAN_KINDS, Pure) for mechanism in merged):
             found[merged] = by_rdp([merged], delta)[0]
+        elif any(type(mechanism) is Pure for mechanism in merged):
+            continue
         elif sum(mechanism.steps for mechanism in merged) <= MOST_STEPS_OVER_DELTA * delta:
             short.append(merged)
     fast = composed_epsilons([_segments(merged) for merged in short], delta)

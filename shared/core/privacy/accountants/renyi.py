@@ -13,7 +13,7 @@ from dp_accounting.privacy_accountant import NeighboringRelation
 from dp_accounting.rdp import RdpAccountant
 from numpy.typing import NDArray
 
-from shared.core.privacy.mechanisms import GAUSSIAN_KINDS, DiscreteGaussian, Mechanism, Skellam
+from shared.core.privacy.mechanisms import GAUSSIAN_KINDS, DiscreteGaussian, Mechanism, Pure, Skellam
 
 ORDERS = (*(1 + x / 10 for x in range(1, 100)), *range(11, 64), 128, 256, 512, 1024)
 # RDP orders that do not converge are left out, which can only raise epsilon: not worth a line each.
@@ -114,8 +114,14 @@ def _one_release(mechanism: DiscreteGaussian | Skellam) -> NDArray[np.float64]:
     return _integer_noise(replace(mechanism, steps=1))
 
 
+def _pure(mechanism: Pure) -> NDArray[np.float64]:
+    """Bun and Steinke 2016, arXiv:1605.02065, Proposition 3.3; none is above that of infinite order."""
+    return np.minimum(np.asarray(ORDERS) * mechanism.epsilon**2 / 2, mechanism.epsilon)
+
+
 OF_ONE_RELEASE: dict[type[Mechanism], Callable[[Any], NDArray[np.float64]]] = {
     **dict.fromkeys(GAUSSIAN_KINDS, _gaussian),
     DiscreteGaussian: _one_release,
+    Pure: _pure,
     Skellam: _one_release,
 }

@@ -5,6 +5,7 @@ from shared.core.privacy.mechanisms.composition import composed, without
 from shared.core.privacy.mechanisms.evaluation import EvaluationQueries
 from shared.core.privacy.mechanisms.gaussian import Mechanism, Unit
 from shared.core.privacy.mechanisms.integer_noise import DiscreteGaussian, Skellam
+from shared.core.privacy.mechanisms.pure import Pure
 
 GAUSSIAN_KINDS = (
     Mechanism,
@@ -18,6 +19,7 @@ __all__ = [
     "DiscreteGaussian",
     "EvaluationQueries",
     "Mechanism",
+    "Pure",
     "Skellam",
     "Unit",
     "composed",
