@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--parts", nargs="+", default=list(cells.PARTS), choices=cells.PARTS)
     parser.add_argument("--epsilons", nargs="+", help="only cells of these, such as 8 none")
+    parser.add_argument("--methods", nargs="+", help="only cells of these")
     parser.add_argument("--tune", action="store_true")
     options = parser.parse_args()
     if options.report:
@@ -55,6 +56,8 @@ def main() -> None:
         if (key := json.dumps(asdict(cell))) in done:
             continue
         if options.epsilons and reporting.named(cell.epsilon) not in options.epsilons:
+            continue
+        if options.methods and cell.method not in options.methods:
             continue
         subject = subject or SUBJECTS[options.data](cell)
         started = time.monotonic()
