@@ -42,7 +42,7 @@ class KnownTrainer:
         if self.fails:
             raise RuntimeError("the device is gone")
         wait_for(self.gate, cancelled)
-        number = int(task.round_id.rsplit("-r", 1)[1])
+        number = int(task.round_id.rsplit("-", 1)[1][1:])
         self.trained.append(number)
         return TrainingResult(
             known_update(self.client_id, number, self.dimension), task.mechanism.steps, 0.0, 1.0
