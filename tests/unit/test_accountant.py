@@ -314,3 +314,37 @@ async def test_a_ledger_written_with_all_clients_in_one_row_is_taken_over(tmp_pa
     assert [(one.client_id, one.epsilon_after) for one in reserved.reservations] == [("a", after(7))]
     assert "over all jobs" in reserved.refused[0].reason
     await accountant.units.close()
+
+
+@pytest.mark.parametrize("crash", [0, 1, 2, 3, True])
+async def test_own_mechanisms_and_epsilons_are_reserved_once_whenever_the_process_dies(tmp_path, crash):
+    own = ROUND.model_copy(update={"noise_multiplier": 2.0})
+    asked = request(clients=("a", "b"))
+    asked = asked.model_copy(update={"mechanisms": {"b": own}, "epsilons": {"b": 2.0}})
+    url = f"sqlite+aiosqlite:///{tmp_path / 'own.db'}"
+    accountant = await Accountant.open(url)
+    with pytest.raises(Crash):
+        await accountant.handle(asked, event_id="e", crash=crash)
+    assert not await accountant.reservations("j-r1")
+    await accountant.units.close()
+    accountant = await Accountant.open(url)
+    await accountant.handle(asked, event_id="e")
+    held_ = await accountant.reservations("j-r1")
+    assert {name: one.mechanism for name, one in held_.items()} == {"a": ROUND, "b": own}
+    (reserved,) = (one for one in accountant.published if isinstance(one, BudgetReserved))
+    limits_ = {one.client_id: one.epsilon_limit for one in reserved.reservations}
+    assert limits_ == {"a": 8.0, "b": 2.0}
+    later = request(number=2, clients=("a", "b")).model_copy(update={"mechanisms": {"b": own}})
+    await accountant.handle(later)
+    assert {one.epsilon_limit for one in accountant.published[-1].reservations} == {8.0, 2.0}, "it stays"
+    verdict = verify(await accountant.export())
+    assert not verdict.faults
+    assert {one.client_id: one.epsilon_limit for one in verdict.spending} == {"a": 8.0, "b": 2.0}
+    await accountant.units.close()
+
+
+async def test_a_round_that_passes_an_own_epsilon_is_refused_for_that_client_alone(accountant):
+    asked = request().model_copy(update={"epsilons": {"b": after(4) - 1e-3}})
+    [reserved] = await accountant.handle(asked)
+    assert [one.client_id for one in reserved.reservations] == ["a"]
+    assert [one.client_id for one in reserved.refused] == ["b"]
