@@ -14,7 +14,7 @@ def statement_of(view: JobView, budgets: Iterable[BudgetView]) -> Statement | No
     job = view.specification
     if job is None or view.noise_multiplier is None:
         return None
-    privacy = job.privacy
+    privacy, budgets = job.privacy, list(budgets)
     return statement(
         Terms(
             a_round=PoissonSampled.of_round(job, view.noise_multiplier).core(),
@@ -26,5 +26,9 @@ def statement_of(view: JobView, budgets: Iterable[BudgetView]) -> Statement | No
             secure_aggregation=job.aggregation.secure,
             spent={budget.client_id: budget.epsilon for budget in budgets},
             shares=noise_shares(job),
+            own_limits={
+                one.client_id: one.epsilon_limit for one in budgets if 0 < one.epsilon_limit < privacy.epsilon
+            },
+            personal=privacy.personal_budgets,
         )
     )

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import yaml
 
+from services.gateway.budgets import BudgetView
 from services.gateway.card import model_card
 from services.gateway.state import JobView, RoundView
 from services.gateway.statement import statement_of
@@ -55,3 +56,16 @@ def test_a_card_warns_of_weights_that_peft_does_not_read():
     assert "fedlora merge" not in card(view())
     changed = card(view(base=BlobRef(sha256="ab" * 32, size_bytes=1)))
     assert "fedlora merge" in changed
+
+
+def test_a_lower_limit_of_a_client_is_in_the_statement_and_the_card_and_its_name_is_not():
+    budgets = [
+        BudgetView(job_id="j-1", client_id="hospital", epsilon_limit=2.0),
+        BudgetView(job_id="j-1", client_id="clinic", epsilon_limit=job().privacy.epsilon),
+        BudgetView(job_id="j-1", client_id="unheard"),
+    ]
+    said = statement_of(view(), iter(budgets))
+    assert "For 1 client the limit is lower, and epsilon_k at most 2." in said.formal
+    written = model_card(view(), [], said)
+    assert said.formal in written
+    assert "hospital" not in written

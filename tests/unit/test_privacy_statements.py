@@ -85,3 +85,14 @@ def test_a_share_that_protects_nothing_is_called_that():
 def test_divided_noise_is_never_stated_for_updates_that_are_opened():
     with pytest.raises(ValueError, match="protects a sum"):
         replace(DIVIDED, secure_aggregation="none")
+
+
+def test_a_lower_epsilon_of_clients_is_stated_once_for_each_and_without_their_names():
+    limits = {"alice": 2.0, "bob": 2.0, "carol": 0.5}
+    formal = statement(replace(TERMS, own_limits=limits, personal=True)).formal
+    assert "For 2 clients the limit is lower, and epsilon_k at most 2." in formal
+    assert "For 1 client the limit is lower, and epsilon_k at most 0.5." in formal
+    assert "sigma_k" in formal
+    assert not any(name in formal for name in limits)
+    assert "sigma_k" not in statement(replace(TERMS, personal=True)).formal
+    assert "sigma_k" not in statement(replace(TERMS, own_limits=limits)).formal

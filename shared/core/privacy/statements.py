@@ -1,8 +1,9 @@
 """A job's guarantee in words: one paragraph for people, one in formal terms."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from shared.core.privacy.accountants import epsilon
 from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism, Skellam
@@ -21,6 +22,8 @@ class Terms:
         rounds_planned, rounds_completed: counts.
         secure_aggregation: "none" when the aggregator opens each client's update.
         spent: epsilon of each client so far, by PLD, or by RDP where noise is on integers, from the ledger.
+        own_limits: client -> its own epsilon, where it is less than the job's.
+        personal: whether such a client clips lower, so that its noise is everyone's.
         shares: honest survivors that noise is divided over, at the least; 1 where each client's is its own.
 
     Raises: ValueError for a mechanism on integers whose sum nobody sums in secret.
@@ -35,6 +38,8 @@ class Terms:
     secure_aggregation: str
     spent: Mapping[str, float]
     shares: int = 1
+    own_limits: Mapping[str, float] = field(default_factory=dict)
+    personal: bool = False
 
     def __post_init__(self) -> None:
         if self.divided and self.secure_aggregation == "none":
@@ -127,18 +132,35 @@ def _formal(terms: Terms) -> str:
             f"RDP (the plan of {terms.rounds_planned} rounds: {_up(rdp)}), for integers have no PLD here"
         )
     seen = "every sum and adapter" if terms.divided else "every update and adapter"
+    passing = "a round is refused before it runs if it would pass that"
     return (
         f"Unit: one record of one client. Adjacency: adding or removing one record. Adversary: the server, "
         f"the other clients and the public, who see {seen} of {terms.rounds_completed} "
         f"completed rounds and choose later rounds from them; a client's own computer is trusted with its "
         f"data. For each client k the view is (epsilon_k, {terms.delta:g})-differentially private with "
-        f"epsilon_k as the ledger states it, at most {terms.epsilon_limit:g}; a round is refused before it "
-        f"runs if it would pass that. Mechanism: {_mechanism(terms)}. Accountant: {accountant}. "
+        f"epsilon_k as the ledger states it, at most {terms.epsilon_limit:g}; {passing}. "
+        f"{_own_limits(terms)}Mechanism: {_mechanism(terms)}. Accountant: {accountant}. "
         f"Assumptions: the sample is secret and drawn independently at each step; the record count that "
         f"scales the sum is a constant its owner declared, public and not protected; clients hold disjoint "
         f"records, so the federation's figure is the largest epsilon_k; {_source(terms)}. {_secure(terms)}. "
         "Choosing clients amplifies nothing."
     )
+
+
+def _own_limits(terms: Terms) -> str:
+    """A sentence for each epsilon that is less than the job's, without names: a statement is published."""
+    counts = sorted(Counter(terms.own_limits.values()).items())
+    said = [
+        f"For {count} client{'s' if count > 1 else ''} the limit is lower, and epsilon_k at most {limit:g}. "
+        for limit, count in counts
+    ]
+    if said and terms.personal:
+        said.append(
+            "A client whose owner set such a limit has a larger noise multiplier sigma_k, which the ledger "
+            "states, over gradients that are clipped lower, so that it adds as much noise as the others; its "
+            "own limit is public and is taken not to depend on its records. "
+        )
+    return "".join(said)
 
 
 def _source(terms: Terms) -> str:
