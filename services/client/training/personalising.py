@@ -201,8 +201,13 @@ good.
 
 
 def run(job_file: Path, data: Path, adapter: Path, out: Path, training: Training) -> dict[str, Any]:
-    """Train and write. Raises: Refused, DataError."""
+    """Train and write; a classifier in float32 whatever the job says, since its head is in the base's type.
+
+    Raises: Refused, DataError.
+    """
     job = load_job(job_file)
+    if job.model.task is Task.SEQUENCE_CLASSIFICATION:
+        job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": "float32"})})
     read, _ = read_records(data, job.data, job.model)
     base, tokenizer = load_base(job, default_cache(), choose_device())
     model = load_adapter(base, adapter, trainable=True).to(base.device)
