@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from services.client.policy import Policy
+from services.client.stopping import Stopping, ballot, loss_steps
 from services.client.trainer import Progress, Trainer, TrainingResult, TrainingTask
 from shared.core.noise import KeyStream, noised
 from shared.core.randomness import RandomBytes
@@ -17,7 +18,7 @@ from shared.core.secagg.sealing import bind
 from shared.errors import Refused, Rejected
 from shared.events import RoundStarted
 from shared.events.values import PoissonSampled
-from shared.job.evaluation import divided_over, evaluates, largest_loss, own_noise, scale
+from shared.job.evaluation import DIMENSION, divided_over, evaluates, largest_loss, own_noise, scale
 from shared.job.specification import JobSpecification
 
 DOMAIN = b"fedlora/held-out/v1"
@@ -94,13 +95,30 @@ def evaluate(
     """What the worker uploads of an evaluation: its sums over `scale`, with its own noise where the session
     adds none.
 
+    Where clients vote, its vote alone; the first one is charged for all.
+
     Raises: Cancelled when `cancelled()` becomes true; Rejected for what cannot be an evaluation.
     """
     job = task.specification
+    if job.evaluation.stop_epsilon is not None:
+        return _vote(
+            trainer.evaluate(task, progress, cancelled), task, job.evaluation.stop_epsilon, random_bytes
+        )
     found, sigma = sums(trainer.evaluate(task, progress, cancelled), job), own_noise(job)
     if sigma:
         found = noised(found, sigma, KeyStream(random_bytes))
     return TrainingResult((found / scale(job)).astype(np.float32), 1, 0.0, task.clip_norm, noised=sigma > 0)
+
+
+def _vote(
+    measured: NDArray[np.float64], task: TrainingTask, stop_epsilon: float, random_bytes: RandomBytes
+) -> TrainingResult:
+    job, stream = task.specification, KeyStream(random_bytes)
+    sums(measured, job)  # of a shape that can be
+    before = task.stopping or Stopping.begin(task.job_id, stop_epsilon, stream)
+    after = before.after(loss_steps(measured, job), job.evaluation.patience or 1, stream)
+    steps = 0 if task.stopping else 1
+    return TrainingResult(ballot(after.fired, DIMENSION), steps, 0.0, task.clip_norm, stopping=after)
 
 
 def announced(started: RoundStarted, job: JobSpecification) -> PoissonSampled | None:
@@ -111,10 +129,17 @@ def announced(started: RoundStarted, job: JobSpecification) -> PoissonSampled | 
 def check(job: JobSpecification, policy: Policy) -> Refused | None:
     """Why the owner's policy forbids the job's evaluations, or None."""
     divided = divided_over(job) if evaluates(job) else None
-    noise = job.evaluation.noise_multiplier
+    stop_epsilon = job.evaluation.stop_epsilon
+    noise = job.evaluation.noise_multiplier if stop_epsilon is None else 1 / stop_epsilon
     own = noise if divided is None else noise / math.sqrt(divided.shares)
     if not evaluates(job) or own >= policy.least_noise_multiplier:
         return None
+    if stop_epsilon is not None:
+        return Refused(
+            "evaluation.stop_epsilon",
+            f"a vote's noise is {own:g}, the owner allows at least {policy.least_noise_multiplier:g}",
+            f"set evaluation.stop_epsilon: {1 / policy.least_noise_multiplier:.3g}",
+        )
     return Refused(
         "evaluation.noise_multiplier",
         f"{own:g} of a client's own is asked, the owner allows at least {policy.least_noise_multiplier:g}",

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.client import budgets, evaluating, state
+from services.client import budgets, evaluating, state, stopping
 from services.client import ledger as ledgers
 from services.client.ledger import Ledger
 from services.client.policy import Policy, check
 from services.client.sessions import PROTOCOLS
 from services.client.sessions.base import ClientSession, Position
 from services.client.state import Control, LocalJob, LocalRound, Pinned
+from services.client.stopping import Stopping
 from shared.core.secagg.sealing import SealingKey, key_message, sign
 from shared.errors import Refused, Rejected, Stale
 from shared.events import (
@@ -110,6 +111,7 @@ async def _accept(event: RoundStarted, unit: UnitOfWork, desk: Desk) -> None:
     pinned = state.pinned_keys(pinned, terms)
     position = session_of(terms, desk).begin(desk.random.bytes)
     ledger = await unit.find(Ledger, event.job_id) or budgets.new_ledger(job)
+    stopping.check(event, job.specification, await unit.find(Stopping, event.job_id), ledger)
     others = [one for one in await unit.select(Ledger) if one.job_id != event.job_id]
     reserved = await asyncio.to_thread(
         ledgers.reserve, ledger, event.round_id, event.reservation, others, desk.policy, announced=announced
@@ -177,6 +179,8 @@ async def on_job_closed(event: JobClosed, unit: UnitOfWork, desk: Desk) -> None:
     await unit.save(job.replace(phase="closed", reason=event.reason or event.outcome, sealing_key=b""))
     if (control := await unit.find(Control, event.job_id)) is not None:
         await unit.delete(control)
+    if (votes := await unit.find(Stopping, event.job_id)) is not None:
+        await unit.delete(votes)
     for round_ in await unit.select(LocalRound, event.job_id):
         if round_.phase == "accepted":
             await _close(round_, event.reason or event.outcome, unit, desk)

@@ -17,6 +17,7 @@ from shared.sessions.contents import Contents
 
 if TYPE_CHECKING:
     from services.client.evaluating import HoldOut
+    from services.client.stopping import Stopping
 
 
 class Cancelled(FedloraError):
@@ -69,6 +70,7 @@ class TrainingTask:
         base: layer -> (m, n) that is added to its frozen weight, times LoRA's scale.
         start: safetensors of tensors in place of the public seed's; empty for none.
         control: (d,), SCAFFOLD's c - c_k, that is added to each noised gradient.
+        stopping: where the worker's votes are; None before the first, and where nobody votes.
     """
 
     job_id: JobId
@@ -85,6 +87,7 @@ class TrainingTask:
     base: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     start: bytes = b""
     control: NDArray[np.float64] | None = None
+    stopping: "Stopping | None" = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class TrainingResult:
             that adds some, and for nobody else.
         steps: that ran; all of them.
         clip_norm: at the end.
+        stopping: where the worker's votes are with this one; None for what is no vote.
     """
 
     update: NDArray[np.float32]
@@ -104,6 +108,7 @@ class TrainingResult:
     seconds: float
     clip_norm: float
     noised: bool = True
+    stopping: "Stopping | None" = None
 
 
 Progress = Callable[[str, int, int], None]  # phase, done, of

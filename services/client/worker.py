@@ -1,7 +1,7 @@
 """The loop that does what handlers recorded: prepare jobs, train rounds, and hand over sealed updates."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from services.client.handlers import Desk, answer_ready, give_back, session_of, 
 from services.client.ledger import Ledger
 from services.client.sessions.base import Encoded
 from services.client.state import Control, LocalJob, LocalRound, Pinned, contents_of
+from services.client.stopping import Stopping
 from services.client.trainer import Cancelled, DataError, Prepared, Trainer, TrainingResult, TrainingTask
 from shared.adapters.infrastructure import Infrastructure
 from shared.core.lora import from_safetensors
@@ -32,6 +33,7 @@ from shared.sessions.terms import SessionTerms
 RETRY_S = 1.0
 RECENT = 4  # blobs that a worker keeps in memory: an adapter, a base, and those of another job
 Sealed = tuple[Encoded, list[UpdateSubmitted]]
+Aside = Callable[..., Awaitable[Any]]
 Transact = Callable[[Callable[[UnitOfWork], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
 log = structlog.get_logger()
 
@@ -47,6 +49,7 @@ class Worker:
     heartbeat_s: float
     infrastructure: Infrastructure
     transact: Transact
+    aside: Aside = asyncio.to_thread  # runs what the trainer does; a simulation's clients take turns
     activity: str = "waiting"
     recent: dict[str, bytes] = field(default_factory=dict)
 
@@ -113,7 +116,7 @@ class Worker:
         try:
             start = await self._fetched(job.start)
             with self.infrastructure.telemetry.span("prepare", job_id=job.job_id):
-                prepared = await asyncio.to_thread(
+                prepared: Prepared = await self.aside(
                     self.trainer.prepare, job.job_id, job.specification, self.data, self._progress, start
                 )
             await asyncio.to_thread(budgets.check_layout, job, prepared.layout)
@@ -180,6 +183,7 @@ class Worker:
         async with self.infrastructure.units.begin() as unit:
             job = await unit.load(LocalJob, started.job_id)
             pinned = await unit.load(Pinned, "worker")
+            stopping = await unit.find(Stopping, started.job_id)
         if job.layout is None or pinned.records is None:
             raise Rejected("the job is not prepared")
         self.activity = f"round {started.number}: loading"
@@ -201,6 +205,7 @@ class Worker:
             base=from_safetensors(base) if base else {},
             start=await self._fetched(job.start),
             control=await self._control(round_, contents),
+            stopping=stopping,
             mechanism=mechanism,
             declared_records=pinned.records,
             clip_norm=clip_norm,
@@ -235,7 +240,7 @@ class Worker:
 
         if task.kind == "evaluate":
             with self.infrastructure.telemetry.span("evaluate", round_id=task.round_id):
-                return await asyncio.to_thread(
+                found: TrainingResult = await self.aside(
                     evaluating.evaluate,
                     self.trainer,
                     task,
@@ -243,8 +248,10 @@ class Worker:
                     cancelled,
                     self.desk.random.bytes,
                 )
+            return found
         with self.infrastructure.telemetry.span("train", round_id=task.round_id):
-            return await asyncio.to_thread(self.trainer.train, task, self._progress, cancelled)
+            trained: TrainingResult = await self.aside(self.trainer.train, task, self._progress, cancelled)
+        return trained
 
     def _progress(self, phase: str, done: int, of: int) -> None:
         self.activity = f"{phase} {done}/{of}"
@@ -306,6 +313,10 @@ class Worker:
             found = await unit.load(LocalRound, *round_.key)
             control = None if task.control is None else state.control_after(task, result)
             await unit.save(state.ended(found, "submitted").replace(session=encoded.state, control=control))
+            if result.stopping is not None:
+                if await unit.find(Stopping, started.job_id) != task.stopping:
+                    raise Stale("another vote was given meanwhile")
+                await unit.save(result.stopping)
             job = await unit.load(LocalJob, started.job_id)
             await unit.save(job.replace(clip_norm=result.clip_norm))
             ledger = await unit.load(Ledger, started.job_id)

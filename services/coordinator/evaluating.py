@@ -15,7 +15,7 @@ from services.coordinator.state import Job, Round, grouped
 from shared.errors import Rejected, Stale
 from shared.events import RoundCompleted, SessionRequested, UpdateAggregated
 from shared.events.plans import SessionPlan
-from shared.job.evaluation import DIMENSION, largest_loss, noise_on_sums, scale
+from shared.job.evaluation import DIMENSION, largest_loss, noise_on_sums, scale, votes
 from shared.job.specification import JobSpecification, Task
 from shared.ports import UnitOfWork
 
@@ -61,7 +61,8 @@ async def on_sum(
         await skip(round_, f"{len(clients)} clients took part in the evaluation", unit, context)
         return
     mean = np.frombuffer(await context.blobs.get(event.update), "<f4")
-    metrics = metrics_of(mean, len(clients), job.specification)
+    voting = votes(job.specification)
+    metrics = (counted if voting else metrics_of)(mean, len(clients), job.specification)
     await over(round_.replace(phase="completed"), "completed", "", unit)
     completed = RoundCompleted(
         job_id=job.job_id,
@@ -81,6 +82,13 @@ async def on_sum(
         root=round_.root,
     )
     publish(completed, round_, unit)
+    if voting:
+        job = job.replace(round_id="", evaluated=job.progress, voters=tuple(sorted({*job.voters, *clients})))
+        if not job.finished and 2 * metrics["stop_votes"] > len(clients):
+            await end(job, "completed", f"{metrics['stop_votes']:g} of {len(clients)} vote to stop", unit)
+            return
+        await go_on(job, unit, context)
+        return
     losses = (*job.losses, metrics["loss"])
     job = job.replace(round_id="", evaluated=job.progress, losses=losses)
     patience = job.specification.evaluation.patience
@@ -138,6 +146,19 @@ def metrics_of(mean: NDArray[np.float32], clients: int, specification: JobSpecif
         found["perplexity"] = math.exp(found["loss"])
         found["perplexity_error"] = found["perplexity"] * found["loss_error"]
     return found
+
+
+def counted(mean: NDArray[np.float32], clients: int, specification: JobSpecification) -> dict[str, float]:
+    """How many vote to stop, as `stop_votes`, the nearest whole number to what their sum says.
+
+    Raises: Rejected for another shape, or for what no votes add up to.
+    """
+    if mean.shape != (DIMENSION,):
+        raise Rejected(f"votes' sums have shape {mean.shape}, ({DIMENSION},) expected")
+    found = round(float(mean[0]) * clients * scale(specification))
+    if not 0 <= found <= clients:
+        raise Rejected(f"{found} votes of {clients} clients")
+    return {"stop_votes": float(found)}
 
 
 def no_better(losses: Sequence[float], patience: int | None) -> bool:

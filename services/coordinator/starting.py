@@ -44,7 +44,8 @@ async def start_each(job: Job, candidates: Sequence[str], unit: UnitOfWork, cont
         job = await _start(job, round_id, (client,), unit, context)
         job = job.replace(running={**job.running, client: round_id})
     await unit.save(job)
-    if set(job.candidates) <= job.running.keys():
+    full = most is not None and len(job.running) >= most
+    if full or set(job.candidates) <= job.running.keys():
         await unit.unschedule(GATHER, job.key)
     else:
         later = unit.now + timedelta(seconds=context.settings.look_again_s)
@@ -80,7 +81,10 @@ async def _start(
             round_id=round_.round_id,
             clients=round_.cohort,
             mechanism=job.next_mechanism,
-            mechanisms={name: personal.mechanism_of(job, one) for name, one in trained.items()},
+            mechanisms={
+                **{name: personal.mechanism_of(job, one) for name, one in trained.items()},
+                **{name: job.vote_again for name in cohort if name in job.charged},
+            },
             epsilons={name: one.epsilon for name, one in own.items()},
             planned_rounds=rounds.count,
             epsilon=job.specification.privacy.epsilon,

@@ -66,6 +66,7 @@ class Job(State):
         misses: of an asynchronous job, client -> rounds without an update since its latest one.
         evaluated: what `progress` was at the latest evaluation, whatever became of it.
         losses: that evaluations released, in their order.
+        voters: clients that were charged for their votes on when to stop: further ones cost nothing.
         ranks: client -> its rank, where it is less than the layout's.
         start: tensors in place of the public seed's.
         base: what is added to frozen weights, for methods that change them.
@@ -101,6 +102,7 @@ class Job(State):
     failures: int = 0
     evaluated: int = 0
     losses: tuple[float, ...] = ()
+    voters: tuple[str, ...] = ()
     ranks: dict[str, int] = {}
     start: BlobRef | None = None
     base: BlobRef | None = None
@@ -183,6 +185,16 @@ class Job(State):
         if self.purpose == "evaluate":
             return PoissonSampled.of_evaluation(self.specification)
         return self.mechanism
+
+    @property
+    def charged(self) -> tuple[str, ...]:
+        """Clients for whom the next round costs nothing: it asks a vote, and they were charged for all."""
+        return self.voters if self.purpose == "evaluate" else ()
+
+    @property
+    def vote_again(self) -> PoissonSampled:
+        """What those release in the next round."""
+        return self.next_mechanism.model_copy(update={"steps": 0})
 
 
 class Round(State):

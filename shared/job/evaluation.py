@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from shared.core.privacy import Mechanism, Skellam
+from shared.core.privacy import Mechanism, Pure, Skellam
 from shared.job.specification import JobSpecification, Task
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ LARGEST_LOSS = 10.0  # nats a token: beyond, a record counts as this
 def evaluates(specification: JobSpecification) -> bool:
     """Whether clients hold records out."""
     return specification.evaluation.every is not None
+
+
+def votes(specification: JobSpecification) -> bool:
+    """Whether an evaluation releases one bit of each client, whether to stop, and no sums."""
+    return evaluates(specification) and specification.evaluation.stop_epsilon is not None
 
 
 def planned_evaluations(specification: JobSpecification) -> int:
@@ -52,23 +57,27 @@ def largest_loss(specification: JobSpecification) -> float:
 def own_noise(specification: JobSpecification) -> float:
     """Standard deviation of what a client adds to each of its sums by itself, in records; 0 where the
     session adds it."""
-    if specification.privacy.noise == "divided":
+    if specification.privacy.noise == "divided" or votes(specification):
         return 0.0
     return specification.evaluation.noise_multiplier * SENSITIVITY
 
 
 def scale(specification: JobSpecification) -> float:
-    """How many records an uploaded 1 stands for: no sum is larger, its client's own noise included."""
+    """How many records an uploaded 1 stands for: no sum is larger, its client's own noise included; 1 vote
+    where clients vote."""
+    if votes(specification):
+        return 1.0
     return specification.evaluation.records + REACH * own_noise(specification)
 
 
 def divided_over(specification: JobSpecification) -> "DividedNoise | None":
-    """How one evaluation's noise is divided over the clients; None where each client has its own.
+    """How one evaluation's noise is divided over the clients; None where each client has its own, as a vote
+    has.
 
     Honest survivors are those of a sum of `min_clients`, without the malicious ones and one more, who knows
     its own noise.
     """
-    if specification.privacy.noise != "divided":
+    if specification.privacy.noise != "divided" or votes(specification):
         return None
     from shared.core.secagg.encoding.divided import DividedNoise  # noqa: PLC0415 - compiles
 
@@ -79,7 +88,9 @@ def divided_over(specification: JobSpecification) -> "DividedNoise | None":
 
 def evaluation_mechanism(specification: JobSpecification, evaluations: int = 1) -> Mechanism:
     """What one client's records are exposed to in so many evaluations, as accountants take it: every held-out
-    record is asked, so nothing is amplified."""
+    record is asked, so nothing is amplified. All votes of a job are one run of AboveThreshold."""
+    if specification.evaluation.stop_epsilon is not None:
+        return Pure(1.0, 1 / specification.evaluation.stop_epsilon, min(1, evaluations))
     noise, divided = specification.evaluation.noise_multiplier, divided_over(specification)
     if divided is None:
         return Mechanism(1.0, noise, evaluations)

@@ -22,6 +22,9 @@ def evaluations(job: JobSpecification) -> Iterator[Refused]:
     """What is wrong with the job's evaluations; those that share noise need an honest survivor."""
     if not evaluates(job):
         return
+    if job.evaluation.stop_epsilon is not None:
+        yield from _votes(job, job.evaluation.stop_epsilon)
+        return
     divided = divided_over(job)
     if divided is not None:
         if divided.shares < 1:
@@ -54,3 +57,19 @@ def evaluations(job: JobSpecification) -> Iterator[Refused]:
         f"{count} evaluations alone spend epsilon {spent:.2f}, more than half of {privacy.epsilon:g}",
         remedy,
     )
+
+
+def _votes(job: JobSpecification, stop_epsilon: float) -> Iterator[Refused]:
+    evaluation, most = job.evaluation, LARGEST_PART * job.privacy.epsilon
+    if evaluation.noise_multiplier != type(evaluation).model_fields["noise_multiplier"].default:
+        yield Refused(
+            "evaluation.noise_multiplier",
+            "clients that vote release no sums: their noise follows from evaluation.stop_epsilon",
+            "remove evaluation.noise_multiplier",
+        )
+    if most < stop_epsilon < job.privacy.epsilon:
+        yield Refused(
+            "evaluation.stop_epsilon",
+            f"votes alone spend {stop_epsilon:g}, more than half of epsilon {job.privacy.epsilon:g}",
+            f"set evaluation.stop_epsilon: {most / 2:g}",
+        )

@@ -204,7 +204,7 @@ class Evaluation(Section):
     )
     stop_epsilon: float | None = Field(
         None,
-        gt=0,
+        ge=0.1,
         le=10,
         description="clients vote when to stop, by AboveThreshold at this epsilon, and release no metrics",
     )
