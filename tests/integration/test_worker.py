@@ -31,6 +31,7 @@ from shared.events import (
 )
 from shared.events.plans import SessionPlan
 from shared.events.values import Layout, Member, PoissonSampled, Reservation, TensorSpec
+from shared.job.personal import planned_own_noise
 from shared.job.specification import Aggregation, Data, JobSpecification, Model, Privacy, Task
 from shared.service import queue_for
 from shared.sessions.terms import HolderKey, SessionTerms
@@ -128,7 +129,9 @@ class Server:
         }  # fmt: skip
         return SessionTerms(**{**fields, **changes})
 
-    async def begin(self, number=1, *, sigma=1.0, adapter=None, reservation="s1", terms=None, control=None):
+    async def begin(
+        self, number=1, *, sigma=1.0, limit=8, adapter=None, reservation="s1", terms=None, control=None
+    ):
         if control is not None:
             control = await self.infrastructure.blobs.put(control.astype("<f8").tobytes())
         tensors = adapter or {"lora_B": np.zeros((3, 4), np.float32)}
@@ -140,7 +143,7 @@ class Server:
                 layout_sha256=LAYOUT.sha256,
                 control=control,
                 reservation=Reservation(
-                    reservation_id=reservation, client_id="a", epsilon_after=1, epsilon_limit=8, delta=1e-5,
+                    reservation_id=reservation, client_id="a", epsilon_after=1, epsilon_limit=limit, delta=1e-5,
                     mechanism=PoissonSampled(sampling_rate=0.1, noise_multiplier=sigma, steps=8),
                 ),
                 terms=await self.infrastructure.blobs.put(agreed.to_bytes()),
@@ -224,6 +227,50 @@ async def test_more_epsilon_than_the_owner_allows_is_declined_with_a_reason(serv
     await server.end()
     await server.start()
     await server.announce()
+    assert "privacy.epsilon" in (await server.hears(ClientDeclined)).reason
+
+
+async def under_an_own_epsilon(server, **privacy):
+    (server.home / "worker.toml").write_text(f"largest_epsilon = 0.5\n{POLICY}")
+    await server.end()
+    await server.start()
+    await server.announce(personal_budgets=True, **privacy)
+
+
+async def test_a_smaller_epsilon_of_the_owner_is_answered_and_trained_with_after_a_restart_too(server):
+    await under_an_own_epsilon(server)
+    assert (await server.hears(ClientReady)).epsilon == 0.5
+    await server.end()
+    await server.start()
+    own = planned_own_noise(server.job, 1.0, 0.5)
+    assert own > 1
+    await server.begin(sigma=own, limit=0.5)
+    await server.hears(UpdateSubmitted)
+    await server.begin(2, sigma=own, limit=0.5, reservation="s2")
+    await server.hears(UpdateSubmitted)
+    assert server.trainer.clip_norms == [pytest.approx(1 / own)] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"sigma": 1.0, "limit": 0.5}, "weaker than announced"), ({"sigma": 30.0}, "epsilon_limit")],
+)
+async def test_a_reservation_on_the_jobs_terms_is_declined_by_who_has_its_own(server, change, reason):
+    await under_an_own_epsilon(server)
+    await server.hears(ClientReady)
+    await server.begin(**change)
+    assert reason in (await server.hears(ClientDeclined)).reason
+    assert (await server.hears(BudgetSpent)).steps == 0
+    assert server.trainer.runs == 0
+
+
+async def test_an_owner_who_allows_less_once_the_job_is_ready_trains_no_more(server):
+    await server.announce(personal_budgets=True)
+    assert (await server.hears(ClientReady)).epsilon is None
+    (server.home / "worker.toml").write_text(f"largest_epsilon = 0.5\n{POLICY}")
+    await server.end()
+    await server.start()
+    await server.begin()
     assert "privacy.epsilon" in (await server.hears(ClientDeclined)).reason
 
 

@@ -10,7 +10,7 @@ from services.client.policy import Policy
 from services.client.state import LocalJob
 from services.coordinator.personal import planned
 from services.coordinator.state import Job
-from shared.core.privacy import epsilon
+from shared.core.privacy import Skellam, epsilon
 from shared.core.secagg.encoding.divided import rounded_sensitivity
 from shared.errors import Refused
 from shared.events.values import PoissonSampled, Reservation
@@ -78,6 +78,17 @@ def test_rounded_to_integers_a_record_moves_them_by_no_more_than_the_own_noise_a
     charged = own_mechanism(job, sigma, own, planned_steps(job))
     assert charged.l2_sensitivity <= lessened
     assert epsilon([charged], DELTA) <= 2
+
+
+@pytest.mark.parametrize("steps_of_noise", [3.0, 30.0, 3000.0])
+@pytest.mark.parametrize("noise", [0.8, 3.0])
+def test_more_steps_of_noise_or_a_larger_multiplier_never_cost_more(steps_of_noise, noise):
+    def cost(s, z):
+        return epsilon([Skellam.of_any_dimension(0.1, z, 40, s / z)], DELTA)
+
+    charged = cost(steps_of_noise, noise)
+    for more_s, more_z in ((1.0, 1.1), (1.1, 1.0), (2.0, 1.5), (50.0, 1.0), (1.0, 3.0)):
+        assert cost(steps_of_noise * more_s, noise * more_z) <= charged
 
 
 def test_an_update_too_long_for_a_small_budget_is_refused_before_training():
