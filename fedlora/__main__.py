@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fedlora import authority, clients, jobs, ledger, limits
+from fedlora import authority, clients, hub, jobs, ledger, limits
 from fedlora.adapters import frames, merge
 from fedlora.api_client import DEFAULT_URL
 from fedlora.audit import audit
@@ -20,6 +20,7 @@ from fedlora.plan import plan
 from fedlora.reporting import report
 from fedlora.rules import rules
 from fedlora.simulation.command import simulate_command
+from fedlora.tracking.command import track
 from fedlora.up import up
 from fedlora.workers import worker
 from shared.errors import FedloraError, Refused
@@ -54,6 +55,7 @@ app = typer.Typer(
 app.add_typer(authority.app, name="ca")
 app.add_typer(jobs.app, name="job")
 app.add_typer(clients.app, name="client")
+app.add_typer(hub.app, name="hub")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(limits.app, name="limits")
 app.command()(audit)
@@ -65,6 +67,7 @@ app.command()(plan)
 app.command()(report)
 app.command()(rules)
 app.command("simulate")(simulate_command)
+app.command()(track)
 app.command()(up)
 app.command()(worker)
 

@@ -1,0 +1,1 @@
+"""A job's rounds, written where experiments are tracked: one file a backend, one table of them."""
