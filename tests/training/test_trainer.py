@@ -14,10 +14,11 @@ from transformers import AutoModelForSequenceClassification
 from services.client.models import default_cache, locate
 from services.client.trainer import Cancelled, DataError, TrainingTask
 from services.client.training import trainer as module
+from services.client.training.noise import KeyStream
 from services.client.training.trainer import LoraTrainer
 from services.gateway.adapter import Parts, zipped_adapter
 from shared.core.lora import flatten, initial_tensor, to_safetensors, unflatten
-from shared.errors import Refused
+from shared.errors import Refused, Rejected
 from shared.events.values import PoissonSampled
 from shared.job.specification import JobSpecification
 
@@ -118,6 +119,22 @@ def test_two_runs_of_the_same_task_differ_by_their_secret_noise(data):
         trainer.train(task(specification, data, layout, 1), quiet, lambda: False) for _ in range(2)
     )
     assert not np.allclose(first.update, second.update)
+
+
+def test_streams_that_are_given_repeat_a_round_of_the_rows_that_are_lent(data):
+    trainer, specification = LoraTrainer(device="cpu"), job()
+    layout = trainer.prepare("j", specification, data, quiet).layout
+
+    def trained(rows, key):
+        part = trainer.part("j", data, rows, lambda: KeyStream(lambda count: bytes([key]) * count))
+        return part.train(task(specification, data, layout, 2), quiet, lambda: False).update
+
+    assert np.array_equal(trained(range(9), 1), trained(range(9), 1))
+    assert not np.allclose(trained(range(9), 1), trained(range(9), 2))
+    assert not np.allclose(trained(range(9), 1), trained(range(9, 18), 1))
+    assert trainer.streams is KeyStream  # of whoever lends, nothing changes
+    with pytest.raises(Rejected, match="not prepared"):
+        trainer.part("other", data, [0], KeyStream)
 
 
 def test_a_cancelled_round_has_no_result(data):

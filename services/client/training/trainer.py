@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from services.client.training.sampling import poisson_sample
 from services.client.training.self_test import check_gradients, check_noise
 from services.client.training.step import clipped_sum, private_step
 from shared.core.lora import flatten, from_safetensors
-from shared.errors import Refused
+from shared.errors import Refused, Rejected
 from shared.events.ids import JobId
 from shared.job.plan import full_batch, is_divided
 from shared.job.specification import JobSpecification, Training
@@ -42,7 +43,12 @@ def _silent(name: str, **attributes: Any) -> AbstractContextManager[None]:  # no
 
 
 class LoraTrainer:
-    """Trainer with torch. Noise and sampling come from the operating system's source."""
+    """Trainer with torch.
+
+    Attributes:
+        streams: gives each piece of training its noise and its samples; a worker's come from the operating
+            system's source, and only a simulation has another.
+    """
 
     def __init__(  # noqa: PLR0913 - the owner's settings
         self,
@@ -53,6 +59,7 @@ class LoraTrainer:
         memory_mib: int | None = None,
         max_rank: int | None = None,
         token_cache: TokenCache | None = None,
+        streams: Callable[..., KeyStream] = KeyStream,
     ) -> None:
         self._span = span
         self._cache = cache_dir or default_cache()
@@ -60,6 +67,7 @@ class LoraTrainer:
         self._budget = None if memory_mib is None else memory_mib << 20
         self._max_rank = max_rank
         self._token_cache = token_cache
+        self.streams = streams
         self._data: dict[tuple[JobId, Path], list[TokenRecord]] = {}
 
     def prepare(
@@ -86,6 +94,21 @@ class LoraTrainer:
         same = all(tuple(p.shape) == whole[name] for name, p in adapted.parameters.items())
         return Prepared(adapted.layout, len(records), skipped, None if same else adapted.rank)
 
+    def part(
+        self, job_id: JobId, data: Path, rows: Sequence[int], streams: Callable[..., KeyStream]
+    ) -> "LoraTrainer":
+        """A trainer that has of the prepared `data` only `rows`, numbers from 0 among the usable records.
+
+        Raises: Rejected for data that is not prepared.
+        """
+        if (job_id, data) not in self._data:
+            raise Rejected(f"{data} is not prepared for {job_id}")
+        found = copy(self)
+        found.streams = streams
+        records = self._data[job_id, data]
+        found._data = {(job_id, data): [records[row] for row in rows]}
+        return found
+
     def train(self, task: TrainingTask, progress: Progress, cancelled: Callable[[], bool]) -> TrainingResult:
         """See the port."""
         job, mechanism = task.specification, task.mechanism
@@ -98,7 +121,7 @@ class LoraTrainer:
         started_s = time.monotonic()
         with _MODEL_LOCK:
             adapted = self._at(task)
-            stream = KeyStream()
+            stream = self.streams()
             if is_divided(job):
                 progress("training", 0, 1)
                 chosen = poisson_sample(len(records), mechanism.sampling_rate, stream)
