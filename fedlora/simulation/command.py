@@ -77,15 +77,11 @@ def simulate_command(  # noqa: PLR0913, PLR0917 - each is an option of the comma
 
 def check_repeatable(job: JobSpecification) -> None:
     """Raises: Refused for what depends on who is first."""
-    if job.evaluation.every is not None:
-        raise Refused(
-            "evaluation.every", "a simulation does not evaluate", "leave it out, use fedlora evaluate"
-        )
     rounds = job.rounds
     for name, chosen in (
         ("rounds.asynchronous", rounds.asynchronous),
         ("rounds.over_selection", rounds.over_selection),
-        ("rounds.clients_per_round", rounds.clients_per_round),
+        ("rounds.selection", rounds.selection != "uniform"),
     ):
         if chosen:
             raise Refused(name, "who is first would decide, and no seed", "leave it out in a simulation")

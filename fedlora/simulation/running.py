@@ -19,16 +19,17 @@ from fedlora.faults import trouble
 from fedlora.ledger import in_one_line, require_intact
 from fedlora.report import ReportInput, render_report
 from fedlora.simulation.partition import Parts
-from fedlora.simulation.randomness import SeededRandom
 from fedlora.simulation.trainer import Plan, SimulatedTrainer, start_process
 from fedlora.simulation.world import SimulatedWorld
 from fedlora.watching import describe
+from services.client.trainer import Prepared
 from shared.adapters.clock import SystemClock
 from shared.adapters.infrastructure import Endpoints
 from shared.core.privacy.ledger import verify
 from shared.job.specification import JobSpecification
 
 JOINED_EVERY_S = 0.1
+OTHER_THREADS = 8  # for whatever services do beside the event loop
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,17 @@ async def simulate(simulation: Simulation, write: Callable[[str], None]) -> Outc
     """Run the job to its end. Raises: Fault when it cannot be carried out."""
     loop = asyncio.get_running_loop()
     clients = len(simulation.parts)
-    # A client that trains waits in a thread for the pool; the others must not wait for it.
-    loop.set_default_executor(ThreadPoolExecutor(clients + 16))
+    # Whoever trains waits in a thread for a process; twice as many keep the pool full.
+    turns = 2 * simulation.processes
+    loop.set_default_executor(ThreadPoolExecutor(turns + OTHER_THREADS))
     names = [f"client-{number:05d}" for number in range(clients)]
     parts = dict(zip(names, simulation.parts, strict=True))
     plan = Plan(simulation.data, parts, simulation.seed, simulation.drop)
     endpoints = Endpoints(home=simulation.folder / "state", bus="memory://", telemetry="off")
     with _pool(plan, simulation.processes) as pool:
-        trainers = {name: SimulatedTrainer(name, plan, pool, {}) for name in names}
-        layouts = next(iter(trainers.values()))._layouts
-        for trainer in trainers.values():
-            trainer._layouts = layouts
-        world = SimulatedWorld(simulation.seed, endpoints, trainers)
+        layouts: dict[str, Prepared] = {}
+        trainers = {name: SimulatedTrainer(name, plan, pool, layouts) for name in names}
+        world = SimulatedWorld(simulation.seed, endpoints, trainers, turns)
         async with federation(Composition(endpoints), world) as url:
             return await asyncio.to_thread(_follow, simulation, url, write)
 
@@ -139,8 +139,3 @@ def _write_report(folder: Path, job: dict[str, Any], ledger: str, clients: int) 
         made_at=SystemClock().now(),
     )
     (folder / "report.html").write_text(render_report(source), encoding="utf-8")
-
-
-def seeded(seed: int, *purpose: str) -> SeededRandom:
-    """A stream of the simulation's own."""
-    return SeededRandom(seed, "simulation", *purpose)

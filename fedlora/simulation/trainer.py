@@ -68,8 +68,10 @@ class SimulatedTrainer:
     def evaluate(
         self, task: TrainingTask, progress: Progress, cancelled: Callable[[], bool]
     ) -> NDArray[np.float64]:
-        """Raises: Rejected, always: such jobs are refused before."""
-        raise Rejected("a simulation does not evaluate")
+        """See the port. Whoever drops out of training drops out of an evaluation."""
+        if self._plan.drops(self._client, task.round_id):
+            raise Rejected("it dropped out, as --drop asks")
+        return self._pool.submit(_evaluate, self._client, task).result()
 
 
 _OWN: dict[str, Any] = {}  # of a process of the pool
@@ -93,9 +95,8 @@ def _trainer_for(job_id: str, specification: JobSpecification, start: bytes) -> 
 
     if job_id not in _OWN:
         trainer = LoraTrainer()
-        more = (start,) if start else ()
         data: Path = _OWN["plan"].data
-        whole = trainer.prepare(job_id, specification, data, lambda phase, done, of: None, *more)
+        whole = trainer.prepare(job_id, specification, data, _silent, start)
         _OWN[job_id] = trainer, whole
     found: tuple[Any, Prepared] = _OWN[job_id]
     return found
@@ -103,21 +104,32 @@ def _trainer_for(job_id: str, specification: JobSpecification, start: bytes) -> 
 
 def _train(client: str, task: TrainingTask) -> TrainingResult:
     """Train on the client's rows, with sampling and noise that follow from seed, client and round."""
-    from services.client.training import trainer as training  # noqa: PLC0415 - torch, in the pool alone
-    from shared.core.noise import KeyStream  # noqa: PLC0415 - beside it
+    found: TrainingResult = _part(client, task).train(_of_all(task), _silent, _never)
+    return found
+
+
+def _evaluate(client: str, task: TrainingTask) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = _part(client, task).evaluate(_of_all(task), _silent, _never)
+    return found
+
+
+def _part(client: str, task: TrainingTask) -> Any:  # noqa: ANN401 - a LoraTrainer
+    from services.client.training.noise import KeyStream  # noqa: PLC0415 - torch, in the pool alone
 
     plan: Plan = _OWN["plan"]
-    trainer, _ = _trainer_for(task.job_id, task.specification, getattr(task, "start", b""))
-    records = trainer._data[task.job_id, plan.data]
-    mine = replace(task, data=Path(client))
+    trainer, _ = _trainer_for(task.job_id, task.specification, task.start)
     random = SeededRandom(plan.seed, "train", client, task.round_id)
-    trainer._data[task.job_id, mine.data] = [records[row] for row in plan.parts[client]]
-    system = getattr(training, "KeyStream")  # noqa: B009
-    # Only a process of this pool draws from a seed: the trainer itself takes none.
-    setattr(training, "KeyStream", lambda: KeyStream(random.bytes))  # noqa: B010
-    try:
-        found: TrainingResult = trainer.train(mine, lambda phase, done, of: None, lambda: False)
-    finally:
-        setattr(training, "KeyStream", system)  # noqa: B010
-        del trainer._data[task.job_id, mine.data]
-    return found
+    return trainer.part(task.job_id, plan.data, plan.parts[client], lambda: KeyStream(random.bytes))
+
+
+def _of_all(task: TrainingTask) -> TrainingTask:
+    plan: Plan = _OWN["plan"]
+    return replace(task, data=plan.data)
+
+
+def _silent(phase: str, done: int, of: int) -> None:
+    """No progress is shown of one client among many."""
+
+
+def _never() -> bool:
+    return False

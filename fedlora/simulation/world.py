@@ -1,6 +1,7 @@
 """The ports and clients of a simulation: one bus without a journal, seeded randomness, clients in memory."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,17 @@ POLICY = Policy(
 
 
 class SimulatedWorld(World):
-    """See the module. `trainers`: one for each client."""
+    """See the module.
 
-    def __init__(self, seed: int, endpoints: Endpoints, trainers: Mapping[str, Trainer]) -> None:
+    Attributes:
+        trainers: one for each client.
+        turns: how many of them work at once.
+    """
+
+    def __init__(self, seed: int, endpoints: Endpoints, trainers: Mapping[str, Trainer], turns: int) -> None:
         self._seed, self._endpoints, self._trainers = seed, endpoints, trainers
         self._ports: Infrastructure | None = None
+        self._turns = asyncio.Semaphore(turns)
 
     async def bus(self, endpoints: Endpoints) -> Bus:
         """As `World`; nothing outlives the process."""
@@ -51,7 +58,7 @@ class SimulatedWorld(World):
 
     def coordinator(self) -> CoordinatorSettings:
         """As `World`."""
-        return CoordinatorSettings(presence_s=FOREVER_S)
+        return CoordinatorSettings(presence_s=FOREVER_S, gather_everyone=True)
 
     async def clients(self, bus: Bus) -> list[Service[Any]]:
         """Every simulated client."""
@@ -72,4 +79,10 @@ class SimulatedWorld(World):
             client_id=name, home=self._endpoints.folder, data=Path(name), heartbeat_s=FOREVER_S
         )
         key = Ed25519PrivateKey.from_private_bytes(SeededRandom(self._seed, "identity", name).bytes(32))
-        return ClientService(ports, settings, trainer, key, POLICY)
+        client = ClientService(ports, settings, trainer, key, POLICY)
+        client.worker.aside = self._aside
+        return client
+
+    async def _aside(self, work: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - its result
+        async with self._turns:
+            return await asyncio.to_thread(work, *arguments)

@@ -27,7 +27,8 @@ async def advance(job: Job, unit: UnitOfWork, context: Coordination) -> None:
     if reason := hopeless(job):
         await end(job, "failed", reason, unit)
         return
-    if job.phase == "gathering" and not gathered(job, unit.now):
+    everyone = context.settings.gather_everyone
+    if job.phase == "gathering" and not gathered(job, unit.now, everyone):
         over = (unit.now - job.accepted_at).total_seconds() >= job.specification.rounds.gather_s
         await _look_again(job, awaited(job, job.candidates) if over else "", unit, context)
         return

@@ -84,14 +84,20 @@ def hopeless(job: Job) -> str:
     return f"{len(willing)} of {asked} clients can take part, {wanted} are needed ({reasons})"
 
 
-def gathered(job: Job, now: datetime) -> bool:
-    """Whether round 1 need not wait for more clients to answer; presence is another question."""
+def gathered(job: Job, now: datetime, everyone: bool = False) -> bool:
+    """Whether round 1 need not wait for more clients to answer; presence is another question.
+
+    Args:
+        job: with the answers so far.
+        now: the time of the event.
+        everyone: a round that asks a few waits for all answers, too: else whoever answers first is asked.
+    """
     rounds = job.specification.rounds
     if len(job.candidates) < rounds.min_clients:
         return False
     if (now - job.accepted_at).total_seconds() >= rounds.gather_s:
         return True
     asked = asked_for(job.specification)
-    if asked is not None and len(job.candidates) >= asked:
+    if not everyone and asked is not None and len(job.candidates) >= asked:
         return True
     return set(job.announced) <= {*job.ready, *job.left_out}

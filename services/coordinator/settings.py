@@ -12,3 +12,6 @@ class CoordinatorSettings(BaseSettings):
     presence_s: float = Field(30.0, gt=0, description="a client counts as present after a sign of life")
     grace_s: float = Field(30.0, gt=0, description="after a round's deadline, for sums to arrive")
     look_again_s: float = Field(5.0, gt=0, description="between looks for enough clients")
+    gather_everyone: bool = Field(
+        False, description="a job's first round waits for all who were asked, even where it takes a few"
+    )
