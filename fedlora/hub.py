@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="A model hub: push a job's adapter,
 
 RepositoryName = Annotated[str, typer.Argument(metavar="REPO", help="such as NAME/REPOSITORY")]
 CONFIG = "adapter_config.json"
-PULLED = ["*.json", "*.safetensors", "*.md"]  # data and text: nothing that loading would run
+PULLED = ["*.json", "*.safetensors", "*.md"]  # no code and no pickles
 INSTALL = "install fedlora[worker]"
 
 
