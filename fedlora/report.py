@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from rich.filesize import decimal
 
 from fedlora.plots import Point, bars, lines
 
@@ -57,6 +58,7 @@ def render_report(source: ReportInput) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["bytes"] = lambda size: decimal(size) if size else ""
     job = source.job
     metric = source.metric
     return environment.get_template("report.html.j2").render(

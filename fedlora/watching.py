@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from fedlora.api_client import GatewayClient
@@ -36,13 +37,21 @@ def round_lines(one: dict[str, Any]) -> Iterator[str]:
     because = f": {one['reason']}" if one["reason"] else ""
     yield (
         f"round {one['number']} {one['status']}{because}; {len(one['cohort'])} asked, "
-        f"{len(one['contributors'])} in the update{judged}"
+        f"{len(one['contributors'])} in the update{judged}{_uploaded(one)}"
     )
     for client, reason in one["left_out"].items():
         yield f"  without {client}: {reason}"
     for finding in map(Finding.model_validate, one["findings"]):
         if finding.weight:
             yield f"  {finding.subject} counts {finding.weight:.3g}: {finding.sentence}"
+
+
+def _uploaded(one: dict[str, Any]) -> str:
+    total, clients = one["uploaded_bytes"], len(one["contributors"])
+    if not total:
+        return ""
+    mean = f", {decimal(total // clients)} on average for each client in it" if clients else ""
+    return f"; {decimal(total)} uploaded{mean}"
 
 
 def _with_lines(client: GatewayClient, job_id: str, write: Callable[[str], None]) -> str:

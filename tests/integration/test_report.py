@@ -25,12 +25,12 @@ def job() -> dict:
         },
         "rounds": [
             {"number": 1, "round_id": "job-1-r1", "status": "completed", "cohort": ["a", "b"],
-             "contributors": ["a"], "left_out": {"b": HOSTILE}, "reason": "", "update_norm": 0.25,
+             "contributors": ["a"], "left_out": {"b": HOSTILE}, "reason": "", "update_norm": 0.25, "uploaded_bytes": 6_000,
              "rule": "multi-krum", "weights": {"a": 1.0, "b": 0.0}, "groups": {},
              "findings": [{"subject": "b", "figure": "distance", "value": 3.25, "limit": 1.5, "weight": 0.0}],
              "started_at": "2026-01-01T00:00:00+00:00", "ended_at": "2026-01-01T00:00:07+00:00"},
             {"number": 2, "round_id": "job-1-r2", "status": "aborted", "cohort": [], "contributors": [],
-             "left_out": {}, "reason": "too few", "update_norm": None,
+             "left_out": {}, "reason": "too few", "update_norm": None, "uploaded_bytes": 0,
              "rule": "", "weights": {}, "groups": {}, "findings": [],
              "started_at": "2026-01-01T00:01:00+00:00", "ended_at": None},
         ],
@@ -76,7 +76,7 @@ class Balance(HTMLParser):
 
 def test_the_report_says_the_metric_epsilon_and_the_ledgers_verdict():
     text = report()
-    for wanted in ("91 &rarr; 52.5", "80 held-out records", "2.500", "chain intact", "too few", "job-1-r1"):
+    for wanted in ("91 &rarr; 52.5", "80 held-out records", "2.500", "chain intact", "too few", "job-1-r1", "6.0 kB"):
         assert wanted in text
     assert text.count("<svg") == 4
 
