@@ -18,12 +18,22 @@ from shared.core.privacy import (
     Mechanism,
     NoiseNotFound,
     Skellam,
+    epsilon,
     epsilon_curve,
     rounds_left,
 )
 from shared.core.privacy.statements import share_alone
 from shared.errors import Refused
 from shared.events.values import PoissonSampled
+from shared.job.evaluation import (
+    beside_by_one_share,
+    beside_rounds,
+    beside_training,
+    largest_loss,
+    noise_on_sums,
+    planned_evaluations,
+    votes,
+)
 from shared.job.loading import JobFileError, Problem, load_job
 from shared.job.plan import honest_survivors, least_planned_noise, planned_noise, planned_steps
 from shared.job.refusals import refusals
@@ -79,11 +89,17 @@ class Plan:
         if self.shares is None:
             return None
         whole = replace(self.a_round, steps=self.a_round.steps * self.job.rounds.count)
-        return share_alone(whole, self.shares, self.job.privacy.delta)
+        beside = beside_by_one_share(self.job)
+        return share_alone(whole, self.shares, self.job.privacy.delta, beside)
+
+    @property
+    def evaluations(self) -> dict[str, float]:
+        """Epsilon of all evaluations alone, by each accountant; 0 without any."""
+        return {name: epsilon(beside_training(self.job), self.job.privacy.delta, name) for name in SHOWN}
 
     @property
     def spent(self) -> dict[str, float]:
-        """Epsilon of the whole plan, by each accountant."""
+        """Epsilon of the whole plan, its evaluations included, by each accountant."""
         return self.curve[-1][1]
 
     @property
@@ -124,7 +140,14 @@ def plan_of(job: JobSpecification, records: int | None = None) -> Plan:
     """Compute everything. Raises: NoiseNotFound when no noise meets the job's epsilon."""
     privacy, rounds = job.privacy, job.rounds.count
     a_round = PoissonSampled.of_round(job, planned_noise(job)).core()
-    by_name = {name: epsilon_curve(a_round, rounds, privacy.delta, name, points=POINTS) for name in SHOWN}
+
+    def beside(count: int) -> tuple[Mechanism, ...]:
+        return beside_rounds(job, count)
+
+    by_name = {
+        name: epsilon_curve(a_round, rounds, privacy.delta, name, points=POINTS, beside=beside)
+        for name in SHOWN
+    }
     after = [int(count) for count in by_name["pld"][0]]
     figures = [{name: float(by_name[name][1][at]) for name in by_name} for at in range(len(after))]
     whole = replace(a_round, steps=a_round.steps * rounds)
@@ -132,7 +155,9 @@ def plan_of(job: JobSpecification, records: int | None = None) -> Plan:
         job=job,
         a_round=a_round,
         curve=tuple(zip(after, figures, strict=True)),
-        more_rounds=rounds_left([whole], a_round, privacy.epsilon, privacy.delta),
+        more_rounds=rounds_left(
+            [whole], a_round, privacy.epsilon, privacy.delta, beside=lambda more: beside(rounds + more)
+        ),
         nearby=tuple(nearby(job)),
         records=records,
         refused=refusals(job, records),
@@ -197,6 +222,8 @@ def as_tree(found: Plan) -> dict[str, Any]:
         "epsilon_by_one_share": found.alone if found.alone is None or math.isfinite(found.alone) else None,
         "least_noise_multiplier": found.nearby[0].noise_multiplier,
         "epsilon": _finite(found.spent),
+        "evaluations": planned_evaluations(job),
+        "epsilon_of_evaluations": _finite(found.evaluations),
         "curve": [{"rounds": rounds, **_finite(spent)} for rounds, spent in found.curve],
         "more_rounds": found.more_rounds,
         "records": found.records,
@@ -230,6 +257,7 @@ def _say(found: Plan) -> None:
             f"epsilon {spent['pld']:.3f} by PLD, which decides; {spent['rdp']:.3f} by RDP, the looser "
             "cross-check"
         )
+    _say_evaluations(found)
     say(f"more rounds that fit at this noise: {found.more_rounds}")
     if found.expected_batch is not None:
         say(f"expected batch {privacy.sampling_rate:g} x {found.records} records = {found.expected_batch:g}")
@@ -251,6 +279,26 @@ def _say_divided(found: Plan) -> None:
         f"{found.shares} that keep to the protocol"
     )
     say(f"  if secure aggregation fails, its own {own:.4g} is all: epsilon {found.alone:.3f}")
+
+
+def _say_evaluations(found: Plan) -> None:
+    """How much of epsilon they are, and how well they tell what they ask."""
+    job, count = found.job, planned_evaluations(found.job)
+    if not count:
+        return
+    alone = found.evaluations["rdp" if found.shares else "pld"]
+    if votes(job):
+        say(
+            f"  of it clients' votes when to stop: epsilon {alone:.3f} if they were all, paid once; noise on a "
+            f"client's losses has a scale of {8 / (job.evaluation.stop_epsilon or 1):.3g} records x "
+            f"{largest_loss(job):.3g} nats"
+        )
+        return
+    fewest = job.rounds.min_clients
+    say(
+        f"  of it {count} evaluation{'s' if count > 1 else ''}: epsilon {alone:.3f} if they were all; "
+        f"each sum over {fewest} clients has noise of {noise_on_sums(job, fewest):.3g} records"
+    )
 
 
 def _say_curve(found: Plan) -> None:

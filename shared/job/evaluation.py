@@ -1,6 +1,7 @@
 """What follows from a job's settings for its evaluations: how many, of what, with how much noise."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shared.core.privacy import Mechanism, Pure, Skellam
@@ -102,6 +103,29 @@ def beside_training(specification: JobSpecification) -> tuple[Mechanism, ...]:
     """What all planned evaluations cost; empty without any."""
     count = planned_evaluations(specification)
     return (evaluation_mechanism(specification, count),) if count else ()
+
+
+def beside_rounds(specification: JobSpecification, rounds: int) -> tuple[Mechanism, ...]:
+    """What the evaluations cost that are due within so many completed rounds; beyond the planned ones, of a
+    job that is as much longer."""
+    planned = specification.rounds
+    if rounds >= planned.count:
+        longer = planned.model_copy(update={"count": rounds})
+        return beside_training(specification.model_copy(update={"rounds": longer}))
+    every = specification.evaluation.every
+    happened = 0 if every is None else rounds // every
+    return (evaluation_mechanism(specification, happened),) if happened else ()
+
+
+def beside_by_one_share(specification: JobSpecification) -> tuple[Mechanism, ...]:
+    """What all planned evaluations cost where one client's own noise is all there is on its sums."""
+    divided = divided_over(specification)
+    if divided is None:
+        return beside_training(specification)
+    return tuple(
+        replace(one, noise_multiplier=one.noise_multiplier / math.sqrt(divided.shares))
+        for one in beside_training(specification)
+    )
 
 
 def noise_on_sums(specification: JobSpecification, clients: int) -> float:

@@ -196,3 +196,39 @@ def test_the_plan_of_divided_noise_names_no_accountant_that_has_no_figure_for_it
     assert "by RDP, which decides" in said
     assert "(PLD)" not in said
     assert "if secure aggregation fails" in said
+
+
+def test_evaluations_are_in_the_curve_in_what_is_spent_and_in_what_still_fits(planned):
+    text = (
+        edited(("sampling_rate: 1.0", "sampling_rate: 1.0, noise_multiplier: 14"))
+        + "evaluation: {every: 5}\n"
+    )
+    code, out, err = planned(text, "--json")
+    assert (code, err) == (0, "")
+    plan = json.loads(out)
+
+    def spent(rounds, evaluations):
+        return epsilon([Mechanism(1.0, 14.0, 4 * rounds), Mechanism(1.0, 10.0, evaluations)], DELTA)
+
+    assert plan["evaluations"] == 3
+    assert plan["epsilon_of_evaluations"]["pld"] == epsilon([Mechanism(1.0, 10.0, 3)], DELTA)
+    for one in plan["curve"][:-1]:
+        assert one["pld"] == spent(one["rounds"], one["rounds"] // 5)
+    assert plan["curve"][-1]["pld"] == plan["epsilon"]["pld"] == spent(12, 3)
+    more = plan["more_rounds"]
+    after = 12 + more
+    assert spent(after, -(-after // 5)) <= 4 < spent(after + 1, -(-(after + 1) // 5))
+    _, out, _ = planned(text)
+    assert "3 evaluations: epsilon" in out
+
+
+def test_votes_are_paid_once_however_many_there_are(planned):
+    voting = "evaluation: {every: 1, patience: 2, stop_epsilon: 0.5}\n"
+    _, out, _ = planned(JOB + voting, "--json")
+    plan = json.loads(out)
+    assert plan["epsilon_of_evaluations"]["pld"] == pytest.approx(0.5, abs=2e-3)
+    assert plan["epsilon"]["pld"] <= 4
+    _, without, _ = planned(JOB, "--json")
+    assert plan["noise_multiplier"] > json.loads(without)["noise_multiplier"]
+    _, out, _ = planned(JOB + voting)
+    assert "paid once" in out

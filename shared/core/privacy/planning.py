@@ -80,12 +80,14 @@ def rounds_left(  # noqa: PLR0913  # a budget is two figures
     *,
     longest: int = 1 << 20,
     accountant: str = "pld",
+    beside: Callable[[int], Sequence[Mechanism]] = lambda _: (),
 ) -> int:
-    """How many more rounds like `a_round` stay at or under the target, at most `longest`."""
+    """How many more rounds like `a_round` stay at or under the target, at most `longest`; `beside` is all
+    that runs beside training, with so many more rounds, and costs no less the more they are."""
 
     def fits(count: int) -> bool:
         more = replace(a_round, steps=a_round.steps * count)
-        return epsilon([*spent, more], delta, accountant) <= target_epsilon
+        return epsilon([*spent, more, *beside(count)], delta, accountant) <= target_epsilon
 
     if not fits(1):
         return 0
@@ -99,8 +101,14 @@ def rounds_left(  # noqa: PLR0913  # a budget is two figures
     return low
 
 
-def epsilon_curve(
-    a_round: Mechanism, rounds: int, delta: float, accountant: str = "pld", points: int = 50
+def epsilon_curve(  # noqa: PLR0913  # what runs beside a round
+    a_round: Mechanism,
+    rounds: int,
+    delta: float,
+    accountant: str = "pld",
+    points: int = 50,
+    *,
+    beside: Callable[[int], Sequence[Mechanism]] = lambda _: (),
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """What a plan has spent after each of some of its rounds.
 
@@ -110,6 +118,7 @@ def epsilon_curve(
         delta: in (0, 1).
         accountant: as in `epsilon`.
         points: most rounds to look at, >= 2.
+        beside: what has run beside training after so many rounds.
 
     Returns: (n,) round numbers, evenly spread from 1 to `rounds`, n <= points, and (n,) epsilon after each.
     Raises: ValueError for fewer rounds or points.
@@ -117,5 +126,5 @@ def epsilon_curve(
     if rounds < 1 or points < 2:
         raise ValueError(f"a curve over {rounds} rounds at {points} points has nothing to show")
     after = np.unique(np.linspace(1, rounds, min(rounds, points)).round().astype(np.int64))
-    plans = [replace(a_round, steps=a_round.steps * count) for count in after.tolist()]
-    return after, np.array([epsilon([plan], delta, accountant) for plan in plans])
+    plans = [[replace(a_round, steps=a_round.steps * count), *beside(count)] for count in after.tolist()]
+    return after, np.array([epsilon(plan, delta, accountant) for plan in plans])

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shared.core.privacy.accountants import epsilon
@@ -61,10 +61,11 @@ class Terms:
         return share_alone(self.plan, self.shares, self.delta)
 
 
-def share_alone(plan: Mechanism, shares: int, delta: float) -> float:
-    """Epsilon of a plan when one client's share is all the noise there is: 1 / sqrt(shares) of it."""
+def share_alone(plan: Mechanism, shares: int, delta: float, beside: Sequence[Mechanism] = ()) -> float:
+    """Epsilon of a plan, and of what runs `beside` it, when one client's share is all the noise there is:
+    1 / sqrt(shares) of it."""
     own = replace(plan, noise_multiplier=plan.noise_multiplier / math.sqrt(shares))
-    return epsilon([own], delta)
+    return epsilon([own, *beside], delta)
 
 
 @dataclass(frozen=True)
