@@ -98,8 +98,9 @@ async def assert_expected(infrastructure, job, ended):
 
 
 @contextlib.asynccontextmanager
-async def running_federation(tmp_path, amqp_url, postgres_url, trained=ScriptedTrainer):
-    """Services as processes, workers in this process, and a tap; yields (processes, tap, infrastructure)."""
+async def running_federation(tmp_path, amqp_url, postgres_url, trained=ScriptedTrainer, policies=None):
+    """Services as processes, workers in this process under `policies`, and a tap; yields (processes, tap,
+    infrastructure)."""
     endpoints = Endpoints(
         home=tmp_path, bus=amqp_url, database=postgres_url, blobs=str(tmp_path / "blobs"),
         traces_file=tmp_path / "traces.jsonl",
@@ -122,8 +123,8 @@ async def running_federation(tmp_path, amqp_url, postgres_url, trained=ScriptedT
             await processes.start(name)
         stack.push_async_callback(processes.stop)
         for client_id in CLIENTS:
-            trainer = trained(client_id, DIMENSION)
-            await stack.enter_async_context(worker(client_id, endpoints, tmp_path, trainer, OPENED))
+            trainer, policy = trained(client_id, DIMENSION), (policies or {}).get(client_id, OPENED)
+            await stack.enter_async_context(worker(client_id, endpoints, tmp_path, trainer, policy))
         yield processes, tap, infrastructure
 
 
