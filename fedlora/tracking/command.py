@@ -13,12 +13,20 @@ from fedlora.faults import Fault
 from fedlora.jobs import GatewayUrl, JobName
 from fedlora.tracking.points import Tracker, points_of
 
+
+class Backend(StrEnum):
+    """Where rounds can be written."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+    mlflow = "mlflow"
+
+
 BACKENDS = {
-    "tensorboard": ("fedlora.tracking.tensorboard", "TensorBoard"),
-    "wandb": ("fedlora.tracking.wandb", "WandB"),
-    "mlflow": ("fedlora.tracking.mlflow", "MLflow"),
+    Backend.tensorboard: ("fedlora.tracking.tensorboard", "TensorBoard"),
+    Backend.wandb: ("fedlora.tracking.wandb", "WandB"),
+    Backend.mlflow: ("fedlora.tracking.mlflow", "MLflow"),
 }
-Backend = StrEnum("Backend", sorted(BACKENDS))
 
 
 def track(
@@ -31,7 +39,7 @@ def track(
     """Write a job's rounds to TensorBoard, Weights & Biases or MLflow, each round once."""
     with GatewayClient(gateway) as client:
         client.job(job_id)  # an unknown job is said before anything is made
-        tracker = open_tracker(to.value, job_id, folder)
+        tracker = open_tracker(to, job_id, folder)
         over = False
         try:
             for _ in client.follow(job_id) if follow else [[]]:
@@ -39,10 +47,10 @@ def track(
             over = bool(client.job(job_id)["ended_at"])
         finally:
             tracker.close(over)
-    say(f"{job_id}: round {tracker.last} is the last that {to.value} has")
+    say(f"{job_id}: round {tracker.last} is the last that {to} has")
 
 
-def open_tracker(backend: str, job_id: str, folder: Path) -> Tracker:
+def open_tracker(backend: Backend, job_id: str, folder: Path) -> Tracker:
     """The backend's tracker of the job. Raises: Fault where its extra is not installed."""
     module, name = BACKENDS[backend]
     try:
