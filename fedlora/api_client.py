@@ -15,7 +15,9 @@ LONG_POLL_S = 10.0
 class GatewayClient:
     """Talks to one gateway; use as a context manager."""
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str, transport: httpx.BaseTransport | None = None, answer_s: float = LONG_POLL_S + 20
+    ) -> None:
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL as error:
@@ -24,9 +26,7 @@ class GatewayClient:
             raise Fault(f"{url} is not a web address", f"give one like {DEFAULT_URL}")
         self._url = url
         # The gateway is named by the person; a proxy of the environment is not meant for it.
-        self._http = httpx.Client(
-            base_url=url, timeout=LONG_POLL_S + 20, transport=transport, trust_env=False
-        )
+        self._http = httpx.Client(base_url=url, timeout=answer_s, transport=transport, trust_env=False)
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from fedlora.simulation.partition import column_of, divide
 from fedlora.simulation.randomness import SeededRandom
 from fedlora.simulation.running import Simulation, simulate
 from fedlora.workers import check_data, require_worker_packages
-from services.client.data.reading import read_records
+from services.client.data.reading import read_column, read_records
 from services.client.trainer import DataError
 from shared.adapters.telemetry import configure_logging
 from shared.core.noise import KeyStream
@@ -88,18 +88,14 @@ def check_repeatable(job: JobSpecification) -> None:
 
 
 def values_of(data: Path, job: JobSpecification, partition: str) -> list[object]:
-    """What the partition looks at, of each record. Raises: Refused, or Fault for data that cannot be read."""
+    """What the partition looks at, of each record. Raises: Fault for data that cannot be read."""
     column = column_of(partition)
-    if column:
-        names = {"text": job.data.text or "text", "label": job.data.label or "label"}
-        if column not in names.values():
-            raise Refused("--partition", f"by:{column} is not the job's text or label", "name one of them")
     try:
+        if column:
+            return [str(value) for value in read_column(data, job.data, job.model, column)]
         records, _ = read_records(data, job.data, job.model)
     except DataError as error:
         raise Fault(f"{data}: {error}") from None
-    if column and column == (job.data.text or "text"):
-        return [record.text for record in records]
     return [record.label for record in records]
 
 

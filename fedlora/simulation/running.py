@@ -28,7 +28,8 @@ from shared.adapters.infrastructure import Endpoints
 from shared.core.privacy.ledger import verify
 from shared.job.specification import JobSpecification
 
-JOINED_EVERY_S = 0.1
+LOOK_EVERY_S = 0.5
+ANSWER_S = 1800.0  # the gateway shares its event loop with every client
 OTHER_THREADS = 8  # for whatever services do beside the event loop
 
 
@@ -93,9 +94,9 @@ def _pool(plan: Plan, processes: int) -> Iterator[ProcessPoolExecutor]:
 
 def _follow(simulation: Simulation, url: str, write: Callable[[str], None]) -> Outcome:
     began_s, moments = time.monotonic(), []
-    with GatewayClient(url) as client:
+    with GatewayClient(url, answer_s=ANSWER_S) as client:
         while len(client.clients()) < len(simulation.parts):
-            time.sleep(JOINED_EVERY_S)
+            time.sleep(LOOK_EVERY_S)
         content = yaml.safe_dump(simulation.job.model_dump(mode="json")).encode()
         job_id = client.submit(content, "simulation")
         for batch in client.follow(job_id):
@@ -106,6 +107,7 @@ def _follow(simulation: Simulation, url: str, write: Callable[[str], None]) -> O
                     write(line)
                 if notice["type"].startswith("job.waiting"):
                     raise trouble(f"no round can begin: {notice['data']['reason']}")
+            time.sleep(LOOK_EVERY_S)  # a request for each notice would take a quarter of the event loop
         job = client.job(job_id)
         if job["adapter"] is None:
             raise trouble(f"the job is {job['status']}: {job['reason']}")

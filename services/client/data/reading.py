@@ -50,6 +50,25 @@ def read_records(path: Path, data: Data, model: Model) -> tuple[list[Record], tu
     return records, tuple(skipped)
 
 
+def read_column(path: Path, data: Data, model: Model, name: str) -> list[Any]:
+    """What any column holds, of each record that `read_records` finds, in its order.
+
+    Raises: DataError for an unreadable file or a missing column.
+    """
+    columns = None
+    values: list[Any] = []
+    for number, row in _rows(path):
+        if isinstance(row, DataError):
+            continue
+        if name not in row:
+            known = ", ".join(map(str, row))
+            raise DataError(number, name, f"there is no column {name}; the row has {known}")
+        columns = columns or _columns(row, data, model.task)
+        if isinstance(_record(number, row, columns, model), Record):
+            values.append(row[name])
+    return values
+
+
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | DataError]]:
     """(row number from 1, columns by name)."""
     suffix = path.suffix.lower()
