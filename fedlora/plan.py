@@ -289,8 +289,8 @@ def _say_evaluations(found: Plan) -> None:
     alone = found.evaluations["rdp" if found.shares else "pld"]
     if votes(job):
         say(
-            f"  of it clients' votes when to stop: epsilon {alone:.3f} if they were all, paid once; noise on a "
-            f"client's losses has a scale of {8 / (job.evaluation.stop_epsilon or 1):.3g} records x "
+            f"  of it clients' votes when to stop: epsilon {alone:.3f} if they were all, paid once; noise on "
+            f"a client's losses has a scale of {8 / (job.evaluation.stop_epsilon or 1):.3g} records x "
             f"{largest_loss(job):.3g} nats"
         )
         return

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from rich.filesize import decimal
 
 from fedlora.plots import Point, bars, lines
+from fedlora.watching import figures
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -73,6 +74,7 @@ def render_report(source: ReportInput) -> str:
         timing_plot=Markup(bars(round_seconds(job), "s")),  # noqa: S704 - as above
         ledger=source.ledger,
         findings=judged_rounds(job),
+        evaluations=[(one["number"], figures(one["metrics"])) for one in job["rounds"] if one.get("metrics")],
         traces={name: Markup(svg) for name, svg in source.traces.items()},  # noqa: S704 - as above
         settings=_settings(job["specification"] or {}),
     )

@@ -39,11 +39,33 @@ def round_lines(one: dict[str, Any]) -> Iterator[str]:
         f"round {one['number']} {one['status']}{because}; {len(one['cohort'])} asked, "
         f"{len(one['contributors'])} in the update{judged}{_uploaded(one)}"
     )
+    if one.get("metrics"):
+        yield f"  held-out records: {figures(one['metrics'])}"
     for client, reason in one["left_out"].items():
         yield f"  without {client}: {reason}"
     for finding in map(Finding.model_validate, one["findings"]):
         if finding.weight:
             yield f"  {finding.subject} counts {finding.weight:.3g}: {finding.sentence}"
+
+
+def figures(metrics: dict[str, float]) -> str:
+    """What an evaluation released, each figure with the standard error that noise gives it."""
+    named = (name for name in metrics if not name.endswith("_error"))
+    return ", ".join(f"{name.replace('_', ' ')} {_figure(metrics, name)}" for name in named)
+
+
+def _figure(metrics: dict[str, float], name: str) -> str:
+    error = metrics.get(f"{name}_error")
+    return f"{metrics[name]:.4g}" + ("" if error is None else f" +- {error:.2g}")
+
+
+def _completed(data: dict[str, Any]) -> str:
+    clients = len(data["contributors"])
+    if data.get("kind") == "evaluate":
+        return (
+            f"round {data['number']}: {clients} clients evaluate: {figures(data['metrics'])}{_left_out(data)}"
+        )
+    return f"round {data['number']}: {clients} updates, norm {data['update_norm']:.4g}{_left_out(data)}"
 
 
 def _uploaded(one: dict[str, Any]) -> str:
@@ -90,7 +112,7 @@ def _with_bars(client: GatewayClient, job_id: str) -> str:
 def _advance(progress: Progress, rounds: TaskID, notice: dict[str, Any]) -> None:
     if notice["type"] == "job.accepted.v1":
         progress.update(rounds, total=notice["data"]["specification"]["rounds"]["count"])
-    if notice["type"] == "round.completed.v1":
+    if notice["type"] == "round.completed.v1" and notice["data"].get("kind") != "evaluate":
         progress.advance(rounds)
 
 
@@ -143,10 +165,7 @@ _DESCRIBERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "round.opened": lambda data: (
         f"round {data['number']}: {len(data['cohort'])} clients train{_left_out(data)}"
     ),
-    "round.completed": lambda data: (
-        f"round {data['number']}: {len(data['contributors'])} updates, norm {data['update_norm']:.4g}"
-        f"{_left_out(data)}"
-    ),
+    "round.completed": _completed,
     "round.aborted": lambda data: f"round {data['number']} aborted: {data['reason']}",
     "job.waiting": lambda data: f"round {data['number']} waits: {data['reason']}",
     "client.suspended": lambda data: f"{data['client_id']} is {data['standing']['suspended']}",
