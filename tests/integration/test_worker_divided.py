@@ -183,7 +183,8 @@ def test_a_workers_own_ledger_refuses_the_round_that_would_overspend():
     rounds = 0
     with pytest.raises(Refused, match="would bring epsilon"):
         for number in range(1, 500):
-            ledger = ledgers.reserve(ledger, f"r{number}", reservation(number, A_ROUND), [], Policy())
+            asked = reservation(number, A_ROUND).model_copy(update={"epsilon_limit": 4.0})
+            ledger = ledgers.reserve(ledger, f"r{number}", asked, [], Policy())
             ledger = ledgers.commit(ledger, f"r{number}", 1)
             rounds = number
     assert (
