@@ -12,6 +12,7 @@ from services.client.training import trainer as module
 from services.client.training.adapted_model import adapt
 from services.client.training.auditing.small_model import small_model
 from services.client.training.batching import together
+from services.client.training.evaluating import measure_each
 from services.client.training.step import losses
 from services.client.training.trainer import LoraTrainer
 from shared.core.lora import flatten, unflatten
@@ -251,3 +252,11 @@ def test_rolora_uploads_the_factor_whose_turn_it_is(run):
         assert all(factor in tensor.name for tensor in contents.tensors)
         assert update.shape == (contents.dimension,)
         assert np.abs(update).max() > 1e-6
+
+
+def test_a_classifier_over_a_coarse_base_can_be_evaluated():
+    coarse = base("bert").to(torch.bfloat16)
+    model = adapt(coarse, Padding(), job("bert"), DEVICE)
+    found = measure_each(model, records("bert", [5, 6, 9]), TASK["bert"], lambda: False)
+    assert found.shape == (3, 2)
+    assert np.isfinite(found).all()

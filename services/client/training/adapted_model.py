@@ -176,6 +176,11 @@ def adapt(  # noqa: PLR0913 - what is wrapped, as the job says, on what there is
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and any(id(p) in ours for p in module.parameters(recurse=False))
     }
+    for name, layer in layers.items():
+        if ".modules_to_save." in name:  # a bfloat16 base hands bfloat16 to a float32 head
+            layer.register_forward_pre_hook(
+                lambda head, inputs: (inputs[0].to(head.weight.dtype), *inputs[1:])
+            )
     model.train()
     bases = frozen_layers(model) if METHODS[job.lora.method].changes_base else {}
     return AdaptedModel(
