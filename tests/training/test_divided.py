@@ -75,7 +75,8 @@ def prepared(folder, specification):
 
 def work(specification, data, adapter, declared, sigma=4.0):
     mechanism = PoissonSampled.of_round(specification, sigma)
-    return TrainingTask("j", "j-r1", specification, data, adapter, mechanism, declared, 1.0)
+    norm = specification.privacy.clip_norm
+    return TrainingTask("j", "j-r1", specification, data, adapter, mechanism, declared, norm)
 
 
 def central_step(specification, model, adapter, sample, pooled):
