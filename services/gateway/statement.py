@@ -6,6 +6,7 @@ from services.gateway.budgets import BudgetView
 from services.gateway.state import JobView
 from shared.core.privacy.statements import Statement, Terms, statement
 from shared.events.values import PoissonSampled
+from shared.job.evaluation import beside_by_one_share, beside_training
 from shared.job.plan import noise_shares
 
 
@@ -22,7 +23,9 @@ def statement_of(view: JobView, budgets: Iterable[BudgetView]) -> Statement | No
             epsilon_limit=privacy.epsilon,
             delta=privacy.delta,
             rounds_planned=job.rounds.count,
-            rounds_completed=sum(one.status == "completed" for one in view.rounds.values()),
+            rounds_completed=sum(
+                one.status == "completed" and one.kind == "train" for one in view.rounds.values()
+            ),
             secure_aggregation=job.aggregation.secure,
             spent={budget.client_id: budget.epsilon for budget in budgets},
             shares=noise_shares(job),
@@ -30,5 +33,7 @@ def statement_of(view: JobView, budgets: Iterable[BudgetView]) -> Statement | No
                 one.client_id: one.epsilon_limit for one in budgets if 0 < one.epsilon_limit < privacy.epsilon
             },
             personal=privacy.personal_budgets,
+            evaluations=beside_training(job),
+            evaluations_alone=beside_by_one_share(job),
         )
     )

@@ -1,10 +1,11 @@
 """What people are told names everything that the guarantee rests on, and rounds against fedlora."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
-from shared.core.privacy import AdaptiveClipping, Mechanism, Skellam, epsilon
+from shared.core.privacy import AdaptiveClipping, Mechanism, Pure, Skellam, epsilon
 from shared.core.privacy.statements import Terms, share_alone, statement
 
 TERMS = Terms(
@@ -96,3 +97,16 @@ def test_a_lower_epsilon_of_clients_is_stated_once_for_each_and_without_their_na
     assert not any(name in formal for name in limits)
     assert "sigma_k" not in statement(replace(TERMS, personal=True)).formal
     assert "sigma_k" not in statement(replace(TERMS, own_limits=limits)).formal
+
+
+def test_evaluations_are_stated_and_votes_with_what_they_cost():
+    formal = statement(TERMS).formal
+    assert "evaluations" not in formal
+    measured = statement(replace(TERMS, evaluations=(Mechanism(1.0, 10.0, 7),))).formal
+    assert "at most 7 evaluations" in measured
+    assert "noise multiplier 10" in measured
+    whole = epsilon([Mechanism(0.1, 0.75, 24), Mechanism(1.0, 10.0, 7)], 1e-5)
+    assert f"the plan of 3 rounds: {math.ceil(whole * 1000) / 1000:.3f}" in measured
+    voted = statement(replace(TERMS, evaluations=(Pure(1.0, 2.0, 1),))).formal
+    assert "AboveThreshold" in voted
+    assert "(0.5, 0)-differentially private" in voted

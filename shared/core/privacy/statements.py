@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shared.core.privacy.accountants import epsilon
-from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism, Skellam
+from shared.core.privacy.mechanisms import AdaptiveClipping, Mechanism, Pure, Skellam
 
 WORTHLESS = 50.0  # an epsilon from here on is called no protection
 
@@ -19,12 +19,14 @@ class Terms:
         a_round: the mechanism that one client runs in one round.
         clip_norm: L2 bound on one record's gradient.
         epsilon_limit, delta: of the job, enforced before each round for each client.
-        rounds_planned, rounds_completed: counts.
+        rounds_planned, rounds_completed: counts, of training.
         secure_aggregation: "none" when the aggregator opens each client's update.
         spent: epsilon of each client so far, by PLD, or by RDP where noise is on integers, from the ledger.
         own_limits: client -> its own epsilon, where it is less than the job's.
         personal: whether such a client clips lower, so that its noise is everyone's.
         shares: honest survivors that noise is divided over, at the least; 1 where each client's is its own.
+        evaluations: all planned ones of records that are held out.
+        evaluations_alone: the same by one client's own noise.
 
     Raises: ValueError for a mechanism on integers whose sum nobody sums in secret.
     """
@@ -40,6 +42,8 @@ class Terms:
     shares: int = 1
     own_limits: Mapping[str, float] = field(default_factory=dict)
     personal: bool = False
+    evaluations: tuple[Mechanism, ...] = ()
+    evaluations_alone: tuple[Mechanism, ...] = ()
 
     def __post_init__(self) -> None:
         if self.divided and self.secure_aggregation == "none":
@@ -58,7 +62,7 @@ class Terms:
     @property
     def alone(self) -> float:
         """Epsilon of the whole plan against who opens a client's every upload."""
-        return share_alone(self.plan, self.shares, self.delta)
+        return share_alone(self.plan, self.shares, self.delta, self.evaluations_alone)
 
 
 def share_alone(plan: Mechanism, shares: int, delta: float, beside: Sequence[Mechanism] = ()) -> float:
@@ -125,8 +129,9 @@ def _rests_on_the_client(terms: Terms) -> str:
 
 
 def _formal(terms: Terms) -> str:
-    rdp = epsilon([terms.plan], terms.delta, "rdp")
-    accountant = f"PLD (the plan of {terms.rounds_planned} rounds: {_up(epsilon([terms.plan], terms.delta))})"
+    whole = [terms.plan, *terms.evaluations]
+    rdp = epsilon(whole, terms.delta, "rdp")
+    accountant = f"PLD (the plan of {terms.rounds_planned} rounds: {_up(epsilon(whole, terms.delta))})"
     accountant += f", cross-checked by RDP ({_up(rdp)})"
     if terms.divided:
         accountant = (
@@ -140,7 +145,7 @@ def _formal(terms: Terms) -> str:
         f"completed rounds and choose later rounds from them; a client's own computer is trusted with its "
         f"data. For each client k the view is (epsilon_k, {terms.delta:g})-differentially private with "
         f"epsilon_k as the ledger states it, at most {terms.epsilon_limit:g}; {passing}. "
-        f"{_own_limits(terms)}Mechanism: {_mechanism(terms)}. Accountant: {accountant}. "
+        f"{_own_limits(terms)}Mechanism: {_mechanism(terms)}{_evaluations(terms)}. Accountant: {accountant}. "
         f"Assumptions: the sample is secret and drawn independently at each step; the record count that "
         f"scales the sum is a constant its owner declared, public and not protected; clients hold disjoint "
         f"records, so the federation's figure is the largest epsilon_k; {_source(terms)}. {_secure(terms)}. "
@@ -204,6 +209,23 @@ def _mechanism(terms: Terms) -> str:
         f"the noisy share of records that are not clipped, released from the same sample with noise "
         f"multiplier {a_round.bits_noise_multiplier:.4g}; both are charged as one Gaussian query of noise "
         f"multiplier {a_round.noise_multiplier:g}"
+    )
+
+
+def _evaluations(terms: Terms) -> str:
+    """What records that are held out are asked beside training."""
+    if not terms.evaluations:
+        return ""
+    (query,) = terms.evaluations
+    if isinstance(query, Pure):
+        return (
+            "; beside it a client's votes on when to stop, one run of AboveThreshold over its held-out "
+            f"records in a job, which is ({query.epsilon:g}, 0)-differentially private and charged once"
+        )
+    of = "of the sum over clients " if isinstance(query, Skellam) else ""
+    return (
+        f"; beside it at most {query.steps} evaluations, each a sum {of}over held-out records with noise "
+        f"multiplier {query.noise_multiplier:g}, charged to every record as training is"
     )
 
 
