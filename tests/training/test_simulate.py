@@ -16,9 +16,9 @@ model: {{base: {model}, task: sequence-classification, labels: [a, b, c]}}
 data: {{text: text, label: label}}
 lora: {{rank: 4}}
 training: {{local_steps: 2}}
-rounds: {{count: 2, min_clients: 10}}
+rounds: {{count: 2, min_clients: 4{more}}}
 aggregation: {{secure: {secure}}}
-"""
+{evaluation}"""
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +38,17 @@ def folder(tmp_path_factory):
         for number in range(300):
             text = " ".join(words[number * k % 44] for k in range(1, 8))
             file.write(json.dumps({"text": text, "label": "abc"[number % 3]}) + "\n")
-    for secure in ("none", "oneshot"):
-        (folder / f"{secure}.yaml").write_text(JOB.format(model=folder / "model", secure=secure))
+    some = {"more": ", clients_per_round: 6", "evaluation": "evaluation: {every: 1}\n"}
+    jobs = {"none": some, "oneshot": {"more": "", "evaluation": ""}}
+    for secure, more in jobs.items():
+        job = JOB.format(model=folder / "model", secure=secure, **more)
+        (folder / f"{secure}.yaml").write_text(job)
+    (folder / "refused.yaml").write_text(job.replace("count: 2,", "count: 2, selection: bandwidth,"))
     return folder
 
 
-def run(folder, out, *options, secure="none", clients=30):
-    arguments = ["simulate", str(folder / f"{secure}.yaml"), "--data", str(folder / "data.jsonl")]
+def run(folder, out, *options, secure="none", clients=8, data="data.jsonl"):
+    arguments = ["simulate", str(folder / f"{secure}.yaml"), "--data", str(folder / data)]
     arguments += ["--clients", str(clients), "--out", str(folder / out), "--json", *options]
     return CliRunner().invoke(app, arguments)
 
@@ -53,35 +57,37 @@ def adapter(folder, out):
     return hashlib.sha256((folder / out / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
-def test_a_seed_gives_its_adapter_whatever_the_order_and_another_seed_another(folder):
+@pytest.mark.parametrize(("secure", "drop"), [("none", "0")])
+def test_a_seed_gives_its_adapter_whatever_the_processes(folder, secure, drop):
+    """Under `none` with six of eight clients asked and an evaluation."""
     for out, options in {
-        "one": ("--processes", "1", "--seed", "3"),
-        "two": ("--processes", "2", "--seed", "3"),
-        "other": ("--processes", "2", "--seed", "4"),
+        f"{secure}-one": ("--processes", "1", "--seed", "3", "--drop", drop),
+        f"{secure}-two": ("--processes", "2", "--seed", "3", "--drop", drop),
     }.items():
-        ended = run(folder, out, *options)
+        ended = run(folder, out, *options, secure=secure)
         assert ended.exit_code == 0, ended.output
-    assert adapter(folder, "one") == adapter(folder, "two") != adapter(folder, "other")
-    assert (folder / "one" / "report.html").is_file()
-
-
-def test_clients_drop_out_of_a_secure_sum_and_the_rounds_complete(folder):
-    ended = run(folder, "dropped", "--drop", "0.1", "--processes", "1", secure="oneshot")
-    assert ended.exit_code == 0, ended.output
-    outcome = json.loads(ended.stdout)
-    assert (outcome["status"], outcome["rounds"], outcome["clients"]) == ("completed", 2, 30)
-    assert "it dropped out" in ended.stderr
+        outcome = json.loads(ended.stdout)
+        assert (outcome["status"], outcome["clients"]) == ("completed", 8)
+        assert ("it dropped out" in ended.stderr) == (drop != "0")
+        assert (folder / out / "report.html").is_file()
+    assert adapter(folder, f"{secure}-one") == adapter(folder, f"{secure}-two")
+    if secure == "none":
+        assert run(folder, "other", "--processes", "1", "--seed", "4").exit_code == 0
+        assert adapter(folder, "other") != adapter(folder, "none-one")
 
 
 @pytest.mark.parametrize(
-    ("clients", "options", "said"),
+    ("clients", "options", "secure", "said"),
     [
-        (5, (), "5 clients, the job wants 10"),
-        (301, (), "300 records for 301 clients"),
-        (30, ("--partition", "zipf"), "write iid"),
+        (3, (), "none", "3 clients, the job wants 4"),
+        (301, (), "none", "300 records for 301 clients"),
+        (8, ("--partition", "zipf"), "none", "write iid"),
+        (8, ("--partition", "by:nothing"), "none", "no column nothing"),
+        (8, (), "refused", "rounds.selection"),
     ],
 )
-def test_a_mistake_is_said_before_anything_starts(folder, clients, options, said):
-    ended = run(folder, "never", *options, clients=clients)
+def test_a_mistake_is_said_in_a_line_before_anything_starts(folder, clients, options, secure, said):
+    ended = run(folder, "never", *options, secure=secure, clients=clients)
     assert ended.exit_code == 2 and said in ended.output
+    assert "Traceback" not in ended.output and len(ended.stderr.strip().splitlines()) <= 2
     assert not (folder / "never").exists()
