@@ -1,37 +1,32 @@
 """The loop that does what handlers recorded: prepare jobs, train rounds, and hand over sealed updates."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from services.client import budgets, evaluating, state
 from services.client import ledger as ledgers
 from services.client.handlers import Desk, answer_ready, give_back, session_of, spent_event
 from services.client.ledger import Ledger
 from services.client.sessions.base import Encoded
-from services.client.state import Control, LocalJob, LocalRound, Pinned, contents_of
+from services.client.state import LocalJob, LocalRound, Pinned
 from services.client.stopping import Stopping
+from services.client.tasks import Tasks
 from services.client.trainer import Cancelled, DataError, Prepared, Trainer, TrainingResult, TrainingTask
 from shared.adapters.infrastructure import Infrastructure
-from shared.core.lora import from_safetensors
 from shared.core.secagg import chunks, sealing
 from shared.errors import FedloraError, Refused, Rejected, Stale, Unavailable
 from shared.events import ClientDeclined, ClientSeen, Envelope, ShareSubmitted, UpdateSubmitted
-from shared.events.values import BlobRef, Layout
 from shared.job.evaluation import DIMENSION
 from shared.ports import UnitOfWork
-from shared.sessions.contents import Contents
 from shared.sessions.terms import SessionTerms
 
 RETRY_S = 1.0
-RECENT = 4  # blobs that a worker keeps in memory: an adapter, a base, and those of another job
 Sealed = tuple[Encoded, list[UpdateSubmitted]]
 Aside = Callable[..., Awaitable[Any]]
 Transact = Callable[[Callable[[UnitOfWork], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
@@ -51,7 +46,10 @@ class Worker:
     transact: Transact
     aside: Aside = asyncio.to_thread  # runs what the trainer does; a simulation's clients take turns
     activity: str = "waiting"
-    recent: dict[str, bytes] = field(default_factory=dict)
+    tasks: Tasks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tasks = Tasks(self.desk, self.data, self.infrastructure)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`; training in progress is cut short and done again at the next start."""
@@ -114,7 +112,7 @@ class Worker:
     async def _job(self, job: LocalJob) -> None:
         self.activity = "preparing"
         try:
-            start = await self._fetched(job.start)
+            start = await self.tasks.fetched(job.start)
             with self.infrastructure.telemetry.span("prepare", job_id=job.job_id):
                 prepared: Prepared = await self.aside(
                     self.trainer.prepare, job.job_id, job.specification, self.data, self._progress, start
@@ -160,7 +158,8 @@ class Worker:
             await self._give_up(round_, "the deadline has passed")
             return
         try:
-            task = await self._task(round_)
+            self.activity = f"round {started.number}: loading"
+            task = await self.tasks.of(round_)
             result = await self._train(task, stop)
             terms = SessionTerms.from_bytes(await self.infrastructure.blobs.get(started.terms))
             sealed = await asyncio.to_thread(self._seal, result, task, round_, terms)
@@ -176,63 +175,6 @@ class Worker:
             await self._give_up(round_, f"training failed: {type(error).__name__}")
         else:
             await self._submit(task, round_, sealed, result)
-
-    async def _task(self, round_: LocalRound) -> TrainingTask:
-        """Everything that training needs. Raises: Rejected for an adapter that is not the job's."""
-        started = round_.started
-        async with self.infrastructure.units.begin() as unit:
-            job = await unit.load(LocalJob, started.job_id)
-            pinned = await unit.load(Pinned, "worker")
-            stopping = await unit.find(Stopping, started.job_id)
-        if job.layout is None or pinned.records is None:
-            raise Rejected("the job is not prepared")
-        self.activity = f"round {started.number}: loading"
-        with self.infrastructure.telemetry.span("load adapter", round_id=started.round_id):
-            adapter = from_safetensors(await self._fetched(started.adapter))
-            base = await self._fetched(started.base)
-        check_adapter(adapter, job.layout)
-        contents, mechanism = contents_of(job, started), started.reservation.mechanism
-        clip_norm = await asyncio.to_thread(budgets.clip_norm, job, mechanism.noise_multiplier, contents)
-        return TrainingTask(
-            kind=started.kind,
-            hold_out=evaluating.hold_out_of(job.specification, self.desk.identity),
-            job_id=started.job_id,
-            round_id=started.round_id,
-            specification=job.specification,
-            data=self.data,
-            adapter=adapter,
-            contents=contents,
-            base=from_safetensors(base) if base else {},
-            start=await self._fetched(job.start),
-            control=await self._control(round_, contents),
-            stopping=stopping,
-            mechanism=mechanism,
-            declared_records=pinned.records,
-            clip_norm=clip_norm,
-        )
-
-    async def _fetched(self, ref: BlobRef | None) -> bytes:
-        """What `ref` names, from the last few that were fetched where it is among them; empty for None."""
-        if ref is None:
-            return b""
-        content = self.recent.pop(ref.sha256, None)
-        content = await self.infrastructure.blobs.get(ref) if content is None else content
-        self.recent[ref.sha256] = content  # the latest is last
-        while len(self.recent) > RECENT:
-            self.recent.pop(next(iter(self.recent)))
-        return content
-
-    async def _control(self, round_: LocalRound, contents: Contents | None) -> NDArray[np.float64] | None:
-        """SCAFFOLD's c - c_k, (d,); None without. Raises: Rejected for one of another length."""
-        started = round_.started
-        if started.control is None or contents is None:
-            return None
-        common = np.frombuffer(await self.infrastructure.blobs.get(started.control), "<f8")
-        if common.size != contents.dimension or not np.isfinite(common).all():
-            raise Rejected(f"a control variate of {common.size} values, {contents.dimension} expected")
-        async with self.infrastructure.units.begin() as unit:
-            own = await unit.find(Control, started.job_id)
-        return common if own is None else common - np.frombuffer(own.values, "<f8")
 
     async def _train(self, task: TrainingTask, stop: asyncio.Event) -> TrainingResult:
         def cancelled() -> bool:
@@ -347,15 +289,3 @@ class Worker:
             await give_back(round_.started, unit, self.desk, round_.trace)
 
         await self.transact(work)
-
-
-def check_adapter(adapter: Mapping[str, NDArray[Any]], layout: Layout) -> None:
-    """Raises: Rejected unless `adapter` holds exactly the layout's trainable tensors, finite float32."""
-    expected = {tensor.name: tensor.shape for tensor in layout.trainable}
-    found = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
-    if found != expected:
-        wrong = sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name))
-        raise Rejected(f"the adapter is not the job's: {', '.join(wrong[:3])}")
-    for name, tensor in adapter.items():
-        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
-            raise Rejected(f"the adapter's {name} is not finite float32")
