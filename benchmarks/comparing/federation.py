@@ -13,9 +13,9 @@ from services.client.trainer import TrainingTask
 from services.client.training.adapted_model import AdaptedModel
 from services.client.training.self_test import check_gradients
 from services.client.training.trainer import LoraTrainer
-from services.coordinator.adapter import initial
-from services.coordinator.combining import combined
-from services.coordinator.stepping import Came, Stand, stepped
+from services.coordinator.adapter.combining import combined
+from services.coordinator.adapter.initial import initial
+from services.coordinator.adapter.stepping import Came, Stand, stepped
 from shared.core.lora import from_safetensors
 from shared.core.lora.methods import METHODS
 from shared.core.secagg.encoding import DividedNoise, Encoding, decode_sum, encode

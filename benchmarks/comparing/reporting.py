@@ -13,6 +13,7 @@ from comparing.cells import CENTRAL, DIVIDED, LOCAL, NESTED, ONE_BY_ONE, SECURE,
 METRICS = ("accuracy", "perplexity")
 WITHIN = 0.02  # of central: of the accuracy in points, of a perplexity in parts
 BASELINE = "ffa"
+SEEDS = 5
 EPSILONS = (8.0, 3.0, 1.0, None)
 Figures = Mapping[int, float]
 
@@ -30,7 +31,7 @@ def read(file: Path) -> list[tuple[Cell, float]]:
 
 
 class Found:
-    """Figures of one data set by seed; a run without a number among them is one that went astray."""
+    """Figures of one data set by seed."""
 
     def __init__(self, lines: Iterable[tuple[Cell, float]], data: str) -> None:
         self._of: dict[tuple, dict[int, float]] = defaultdict(dict)
@@ -56,7 +57,8 @@ def shown(figures: Sequence[float], *, signed: bool = False) -> str:
     text = f"{mean:+.1f}" if signed else f"{mean:.1f}"
     if len(figures) == 1:
         return f"{text} (1 seed)"
-    return f"{text} ± {statistics.stdev(figures) / math.sqrt(len(figures)):.1f}"
+    few = f" ({len(figures)} seeds)" if len(figures) < SEEDS else ""
+    return f"{text} ± {statistics.stdev(figures) / math.sqrt(len(figures)):.1f}{few}"
 
 
 def row(cells: Iterable[str]) -> str:
