@@ -33,7 +33,7 @@ from fedlora.api_client import GatewayClient
 from fedlora.embedded import Composition, World, federation
 from services.client.trainer import TrainingTask
 from services.client.training.trainer import LoraTrainer
-from services.coordinator.adapter import initial
+from services.coordinator.adapter.initial import initial
 from shared.adapters.in_process import open_in_process
 from shared.adapters.in_process.units import MemoryUnits
 from shared.adapters.infrastructure import Endpoints, Infrastructure

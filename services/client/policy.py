@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import Refused
 from shared.job.plan import noise_shares
-from shared.job.refusals_divided import divided
+from shared.job.refusals.divided import divided
 from shared.job.specification import JobSpecification
 
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from services.coordinator import buffering
+from services.coordinator.adapter.moving import stepped, taken
+from services.coordinator.adapter.stepping import Came
 from services.coordinator.beginning import advance
 from services.coordinator.buffering import Buffered
+from services.coordinator.cohort.pace import remember
 from services.coordinator.context import Coordination
 from services.coordinator.ending import abort, end, over
-from services.coordinator.moving import stepped, taken
-from services.coordinator.pace import remember
 from services.coordinator.state import Job, Round
-from services.coordinator.stepping import Came
 from shared.errors import Stale
 from shared.events import RoundCompleted, UpdateAggregated
 from shared.events.ids import round_id_of

@@ -6,16 +6,16 @@ from datetime import timedelta
 
 import structlog
 
-from services.coordinator import adapter as adapters
-from services.coordinator import selecting
+from services.coordinator.adapter import initial as adapters
+from services.coordinator.cohort import selecting
+from services.coordinator.cohort.gathering import agreed, gathered, hopeless
+from services.coordinator.cohort.pace import paces_of
 from services.coordinator.context import Coordination
 from services.coordinator.ending import GATHER, end
-from services.coordinator.gathering import agreed, gathered, hopeless
-from services.coordinator.pace import paces_of
 from services.coordinator.starting import start_each, start_together
 from services.coordinator.state import Client, Job
 from shared.events import JobWaiting
-from shared.job.refusals_cohort import cohort_refusals
+from shared.job.refusals.cohort import cohort_refusals
 from shared.ports import UnitOfWork
 from shared.sessions.contents import Contents
 

@@ -4,8 +4,8 @@ import asyncio
 
 from services.coordinator import personal
 from services.coordinator.beginning import advance
+from services.coordinator.cohort.gathering import registered, with_declined, with_ready
 from services.coordinator.context import Coordination
-from services.coordinator.gathering import registered, with_declined, with_ready
 from services.coordinator.jobs import announce
 from services.coordinator.limits import largest_delta_times_records
 from services.coordinator.state import Client, Job, Seat

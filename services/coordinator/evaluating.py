@@ -8,9 +8,9 @@ import structlog
 from numpy.typing import NDArray
 
 from services.coordinator.beginning import advance
+from services.coordinator.cohort.members import members_of
 from services.coordinator.context import Coordination
 from services.coordinator.ending import abort, end, over, publish
-from services.coordinator.members import members_of
 from services.coordinator.state import Job, Round, grouped
 from shared.errors import Rejected, Stale
 from shared.events import RoundCompleted, SessionRequested, UpdateAggregated

@@ -1,6 +1,7 @@
 """The coordinator's table: which function handles which event."""
 
-from services.coordinator import clients, jobs, limits, rounds, suspending
+from services.coordinator import clients, jobs, limits, rounds
+from services.coordinator.cohort import suspending
 from services.coordinator.context import Coordination
 from services.coordinator.ending import GATHER, ROUND
 from shared.errors import Rejected

@@ -1,11 +1,12 @@
 """A round from its budget to the adapter's step, and what follows it."""
 
-from services.coordinator import asynchronous, evaluating, selecting
+from services.coordinator import asynchronous, evaluating
+from services.coordinator.adapter.moving import control_of, move
 from services.coordinator.beginning import advance
+from services.coordinator.cohort import selecting
+from services.coordinator.cohort.members import members_of
 from services.coordinator.context import Coordination
 from services.coordinator.ending import abort, end, publish
-from services.coordinator.members import members_of
-from services.coordinator.moving import control_of, move
 from services.coordinator.state import Job, Round, grouped
 from shared.errors import Stale
 from shared.events import (

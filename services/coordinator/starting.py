@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from services.coordinator import personal, selecting
+from services.coordinator import personal
+from services.coordinator.cohort import selecting
+from services.coordinator.cohort.pace import Pace, paces_of
 from services.coordinator.context import Coordination
 from services.coordinator.ending import GATHER, ROUND, publish
-from services.coordinator.pace import Pace, paces_of
 from services.coordinator.state import Job, Round
 from shared.events import BudgetRequested
 from shared.events.ids import round_id_of, single_round_id_of

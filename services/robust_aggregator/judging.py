@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from services.robust_aggregator.state import GroupSum, aggregate
 from shared.core.robust.judging import largest_f
 from shared.core.robust.judging.rows import Judged, Precision, Rows, rows_for
-from shared.job.refusals_robust import MANY_CLIENTS
+from shared.job.refusals.robust import MANY_CLIENTS
 from shared.ports import BlobStore, RandomSource
 
 MOST_ROUNDS = 16  # at once in memory: rows of others are read again when they are needed
@@ -86,7 +86,7 @@ def hostile_rows(groups: Sequence[GroupSum]) -> int:
     """How many of the groups that have a sum may be hostile: as many as clients, each in another group.
 
     Where the rule does not bear that even of all groups, the job was accepted because chance leaves most
-    groups of so many clients clean (`refusals_robust.most_malicious`): the rule is asked for the most that
+    groups of so many clients clean (`refusals.robust.most_malicious`): the rule is asked for the most that
     it bears. That holds for what is left after losses, too: `min_clients` were checked in the same way, and
     a round of fewer is tried again.
     """

@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from services.coordinator.adapter import initial
+from services.coordinator.adapter.initial import initial
 from services.coordinator.buffering import Buffered
 from services.coordinator.state import Job
 from shared.core.lora import flatten, from_safetensors

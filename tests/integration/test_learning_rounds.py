@@ -4,7 +4,7 @@ makes of uploads is what the plain formula says, whoever is restarted in between
 import numpy as np
 import pytest
 
-from services.coordinator.adapter import initial
+from services.coordinator.adapter.initial import initial
 from shared.core.lora import flatten, from_safetensors
 from shared.core.lora.methods import METHODS
 from shared.events import JobEnded, RoundCompleted

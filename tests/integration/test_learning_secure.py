@@ -3,7 +3,7 @@
 import numpy as np
 
 from services.client.trainer import Prepared, TrainingResult
-from services.coordinator.adapter import initial
+from services.coordinator.adapter.initial import initial
 from shared.core.lora import flatten, from_safetensors
 from shared.events import JobEnded, RoundCompleted
 from shared.events.values import Layout, TensorSpec

@@ -76,7 +76,15 @@ class Balance(HTMLParser):
 
 def test_the_report_says_the_metric_epsilon_and_the_ledgers_verdict():
     text = report()
-    for wanted in ("91 &rarr; 52.5", "80 held-out records", "2.500", "chain intact", "too few", "job-1-r1", "6.0 kB"):
+    for wanted in (
+        "91 &rarr; 52.5",
+        "80 held-out records",
+        "2.500",
+        "chain intact",
+        "too few",
+        "job-1-r1",
+        "6.0 kB",
+    ):
         assert wanted in text
     assert text.count("<svg") == 4
 

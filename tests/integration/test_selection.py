@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from services.coordinator.pace import Pace
+from services.coordinator.cohort.pace import Pace
 from shared.events import JobEnded, RoundCompleted
 from tests.integration.scripted_federation import federation, specification
 from tests.integration.three_parties import three_parties

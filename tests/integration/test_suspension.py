@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 import structlog.testing
 
-from services.coordinator.standing import Standing
+from services.coordinator.cohort.standing import Standing
 from services.gateway.__main__ import build, gateway_of
 from services.gateway.api import create_app
 from services.gateway.settings import GatewaySettings

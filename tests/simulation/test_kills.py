@@ -12,7 +12,7 @@ import pytest
 
 from fedlora.topology import declare_all
 from fedlora.trace import load
-from services.coordinator import adapter as global_adapter
+from services.coordinator.adapter import initial as global_adapter
 from shared.adapters.clock import SystemClock
 from shared.adapters.database import open_units
 from shared.adapters.infrastructure import Endpoints, open_infrastructure

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from services.client.trainer import TrainingResult
-from services.coordinator import adapter as global_adapter
+from services.coordinator.adapter import initial as global_adapter
 from shared.core.lora import flatten, from_safetensors
 from shared.events import JobAccepted, JobEnded, RoundCompleted, UpdateAggregated
 from tests.integration.scripted_federation import layout_of, update_of

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from services.coordinator.adapter.stepping import Came, noise_variance
 from services.coordinator.buffering import Buffered, discount, mean, shares
-from services.coordinator.stepping import Came, noise_variance
 from shared.errors import Rejected
 from shared.events.values import BlobRef, Layout, TensorSpec
 from shared.job.plan import mean_noise_variance

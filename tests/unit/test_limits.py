@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from services.accountant.limits import AUDIT, Ceilings, bounds, record_configuration
 from services.accountant.settings import AccountantSettings
 from services.accountant.state import Denied, Limits, Terms
-from services.coordinator.gathering import with_ready
+from services.coordinator.cohort.gathering import with_ready
 from services.coordinator.limits import largest_delta_times_records, on_limit_raised
 from shared.adapters.database import open_units
 from shared.adapters.telemetry import OpenTelemetry

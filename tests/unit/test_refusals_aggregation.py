@@ -7,12 +7,12 @@ import pytest
 
 from shared.core.secagg.encoding import Adam, Sgd, coordinate_bound
 from shared.errors import Refused
-from shared.job import refusals_cohort
 from shared.job.hypergeometric import most_marked, tail
 from shared.job.loading import JobFileError, parse_job
 from shared.job.plan import fewest_in_a_sum, planned_bound
+from shared.job.refusals import cohort as refusals_cohort
 from shared.job.refusals import refusals
-from shared.job.refusals_cohort import cohort_refusals
+from shared.job.refusals.cohort import cohort_refusals
 from shared.job.specification import JobSpecification
 
 

@@ -18,7 +18,7 @@ from shared.job.plan import (
     planned_noise,
 )
 from shared.job.refusals import refusals
-from shared.job.refusals_cohort import cohort_refusals
+from shared.job.refusals.cohort import cohort_refusals
 from shared.job.specification import JobSpecification
 
 WORKING = {

@@ -5,7 +5,7 @@ import pytest
 from shared.core.lora.methods import METHODS
 from shared.core.optimisers import OPTIMISERS
 from shared.job.refusals import refusals
-from shared.job.refusals_cohort import cohort_refusals
+from shared.job.refusals.cohort import cohort_refusals
 from tests.unit.test_refusals_aggregation import followed, job
 
 CLEAR = {"secure": "none"}

@@ -8,8 +8,8 @@ import pytest
 from shared.core.robust.judging import Choice, names
 from shared.job.plan import fewest_selected
 from shared.job.refusals import refusals
-from shared.job.refusals_cohort import cohort_refusals
-from shared.job.refusals_robust import most_malicious
+from shared.job.refusals.cohort import cohort_refusals
+from shared.job.refusals.robust import most_malicious
 from tests.unit.test_refusals_aggregation import followed, job, only
 
 KRUM = {"robust": "multi-krum", "malicious": 3}

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.coordinator.cohort.gathering import agreed, gathered, registered, with_declined, with_ready
 from services.coordinator.context import Coordination
-from services.coordinator.gathering import agreed, gathered, registered, with_declined, with_ready
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.state import Client, Job, grouped
 from services.robust_aggregator.state import aggregate

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from services.coordinator.pace import Pace
-from services.coordinator.selecting import asked_for, cohort, enough, sample, weights
+from services.coordinator.cohort.pace import Pace
+from services.coordinator.cohort.selecting import asked_for, cohort, enough, sample, weights
 from tests.unit.test_refusals_aggregation import job
 
 SEED = int(os.environ.get("TEST_SEED", "11"))

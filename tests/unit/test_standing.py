@@ -6,10 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from services.coordinator.context import Coordination
-from services.coordinator.rounds import on_round_completed
-from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.standing import (
+from services.coordinator.cohort.standing import (
     FEWEST_ROUNDS,
     Room,
     Standing,
@@ -17,6 +14,9 @@ from services.coordinator.standing import (
     judged_again,
     suspended_by_score,
 )
+from services.coordinator.context import Coordination
+from services.coordinator.rounds import on_round_completed
+from services.coordinator.settings import CoordinatorSettings
 from shared.events import RoundCompleted, UpdateAggregated
 from shared.events.judgements import LeftOut
 from shared.events.values import BlobRef

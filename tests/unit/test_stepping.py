@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.coordinator import adapter
-from services.coordinator.stepping import Came, Stand, control_of, noise_variance, stepped
+from services.coordinator.adapter import initial as adapter
+from services.coordinator.adapter.stepping import Came, Stand, control_of, noise_variance, stepped
 from shared.core.compression import compress
 from shared.core.lora import flatten, from_safetensors
 from shared.core.lora.methods.adapters import flat_counts

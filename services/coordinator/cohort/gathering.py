@@ -3,7 +3,7 @@
 from collections import Counter
 from datetime import datetime
 
-from services.coordinator.selecting import asked_for
+from services.coordinator.cohort.selecting import asked_for
 from services.coordinator.state import Client, Job
 from shared.core.privacy.limits import UNRAISED
 from shared.errors import Rejected

@@ -2,13 +2,13 @@
 
 import asyncio
 
-from services.coordinator import combining, stepping
+from services.coordinator.adapter import combining, stepping
+from services.coordinator.adapter.stepping import Came, Stand
+from services.coordinator.cohort.pace import remember
+from services.coordinator.cohort.suspending import after_judging
 from services.coordinator.context import Coordination
 from services.coordinator.ending import over, publish
-from services.coordinator.pace import remember
 from services.coordinator.state import Job, Round
-from services.coordinator.stepping import Came, Stand
-from services.coordinator.suspending import after_judging
 from shared.core.lora.methods import METHODS
 from shared.errors import Rejected, Stale
 from shared.events import RoundCompleted, UpdateAggregated

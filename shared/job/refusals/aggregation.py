@@ -8,7 +8,7 @@ from shared.core.robust.judging import Needs, kind_of, names
 from shared.core.secagg.oneshot.packed_shamir import FEWEST_HOLDERS, MOST_HOLDERS
 from shared.errors import Refused
 from shared.job.plan import MOST_GROWTH, clip_norm_growth, fewest_in_a_sum, judged_singly, planned_bound
-from shared.job.refusals_robust import known_rule
+from shared.job.refusals.robust import known_rule
 from shared.job.specification import Aggregation, JobSpecification
 
 AFTER_DEADLINE_S = 25.0  # of the 30 s that a coordinator waits for sums; the rest is for the aggregate

@@ -16,8 +16,8 @@ from shared.job.plan import (
     largest_group,
     smallest_group,
 )
-from shared.job.refusals_divided import divided_over
-from shared.job.refusals_robust import breakdown, hostile_groups, too_long_for_a_sketch
+from shared.job.refusals.divided import divided_over
+from shared.job.refusals.robust import breakdown, hostile_groups, too_long_for_a_sketch
 from shared.job.specification import JobSpecification
 
 FLOAT32_BYTES = 4

@@ -3,9 +3,9 @@
 import structlog
 
 from services.coordinator.beginning import advance
+from services.coordinator.cohort.standing import Room, Standing, findings_of, judged_again, suspended_by_score
 from services.coordinator.context import Coordination
 from services.coordinator.ending import publish
-from services.coordinator.standing import Room, Standing, findings_of, judged_again, suspended_by_score
 from services.coordinator.state import Client, Job, Round
 from shared.errors import Rejected, Stale
 from shared.events import (

@@ -9,12 +9,12 @@ from shared.core.privacy.limits import UNRAISED
 from shared.errors import FedloraError, Refused
 from shared.job.evaluation import beside_training
 from shared.job.plan import least_planned_noise, mechanism_of, planned_steps
-from shared.job.refusals_aggregation import AGGREGATION_RULES
-from shared.job.refusals_cohort import known_cohorts
-from shared.job.refusals_divided import divided
-from shared.job.refusals_evaluation import evaluations
-from shared.job.refusals_learning import LEARNING_RULES
-from shared.job.refusals_rounds import ROUND_RULES
+from shared.job.refusals.aggregation import AGGREGATION_RULES
+from shared.job.refusals.cohort import known_cohorts
+from shared.job.refusals.divided import divided
+from shared.job.refusals.evaluation import evaluations
+from shared.job.refusals.learning import LEARNING_RULES
+from shared.job.refusals.rounds import ROUND_RULES
 from shared.job.specification import JobSpecification, Privacy, Task
 
 DEFAULT_QUANTILE = Privacy.model_fields["clip_quantile"].default

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from services.coordinator.pace import Pace
+from services.coordinator.cohort.pace import Pace
 from shared.core.randomness import RandomBytes
 from shared.job.specification import JobSpecification
 

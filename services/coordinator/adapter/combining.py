@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from services.coordinator.stepping import Came
+from services.coordinator.adapter.stepping import Came
 from shared.core.lora import from_safetensors, to_safetensors, unflatten
 from shared.core.lora.methods import METHODS
 from shared.core.lora.methods.adapters import AdapterUpload, aggregate, cut
