@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services.robust_aggregator.state import GroupSum, aggregate
-from shared.core.robust.judging import largest_f
 from shared.core.robust.judging.rows import Judged, Precision, Rows, rows_for
-from shared.job.refusals.robust import MANY_CLIENTS
 from shared.ports import BlobStore, RandomSource
 
 MOST_ROUNDS = 16  # at once in memory: rows of others are read again when they are needed
@@ -83,17 +81,6 @@ class Judging:
 
 
 def hostile_rows(groups: Sequence[GroupSum]) -> int:
-    """How many of the groups that have a sum may be hostile: as many as clients, each in another group.
-
-    Where the rule does not bear that even of all groups, the job was accepted because chance leaves most
-    groups of so many clients clean (`refusals.robust.most_malicious`): the rule is asked for the most that
-    it bears. That holds for what is left after losses, too: `min_clients` were checked in the same way, and
-    a round of fewer is tried again.
-    """
-    sums = [group for group in groups if group.total is not None]
-    choice = sums[0].rule.core()
-    clients = {client for group in groups for client in group.weights}
-    clients |= {item.client_id for group in groups for item in group.left_out}
-    if choice.hostile <= largest_f(choice, len(groups)) or len(clients) < MANY_CLIENTS:
-        return choice.hostile
-    return min(choice.hostile, largest_f(choice, len(sums)))
+    """How many of the groups that have a sum may be hostile: as many as clients, each in another group."""
+    choice = next(group.rule.core() for group in groups if group.total is not None)
+    return choice.hostile

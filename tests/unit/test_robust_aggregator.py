@@ -236,11 +236,3 @@ def test_each_malicious_client_may_spoil_another_group():
     assert hostile_rows(groups_of(9, 2, rule)) == 4
     assert hostile_rows(groups_of(9, 2, rule, lost=3)) == 4  # more than 6 rows bear: the rule refuses
     assert hostile_rows(groups_of(5, 2, rule)) == 4
-
-
-def test_in_a_large_cohort_chance_leaves_most_groups_clean():
-    rule = RulePlan(name="geometric-median", malicious=270)
-    assert hostile_rows(groups_of(500, 2, rule)) == 249
-    assert hostile_rows(groups_of(500, 2, rule, lost=3)) == 248
-    assert hostile_rows(groups_of(499, 2, rule)) == 270  # of 998 clients nothing is known
-    assert hostile_rows(groups_of(500, 2, RulePlan(name="geometric-median", malicious=200), lost=200)) == 200

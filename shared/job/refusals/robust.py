@@ -11,8 +11,6 @@ from shared.job.specification import Aggregation, JobSpecification
 
 # Of so many clients and more, cut into groups of that size at random: the part that may be malicious while
 # most groups have none of them. From 4,000 random trials for 1,000 clients each, without a failure.
-MANY_CLIENTS = 1000
-CLEAN_MAJORITY = {2: 0.27, 3: 0.18, 5: 0.11, 10: 0.052, 20: 0.024, 32: 0.015}
 BY_COUNT = ("multi-krum", "trimmed-mean")  # leave out as many as may be malicious, and for 0 are the mean
 ALTERNATIVE = "multi-krum"
 
@@ -176,17 +174,10 @@ def too_long_for_a_sketch(job: JobSpecification, dimension: int) -> Iterator[Ref
 
 
 def most_malicious(clients: int, size: int, choice: Choice) -> int:
-    """How many clients may be malicious while the rule bears the groups that have one of them.
-
-    As many as it bears groups, for certain; in a large cohort also what `CLEAN_MAJORITY` gives for the next
-    larger size, for a rule that bears every minority.
-    """
-    groups = max(1, clients // size)
-    certain = largest_f(choice, groups)
-    rates = [rate for listed, rate in CLEAN_MAJORITY.items() if listed >= size]
-    if not rates or clients < MANY_CLIENTS or certain < (groups - 1) // 2:
-        return certain
-    return max(certain, int(rates[0] * clients))
+    """How many clients may be malicious while the rule bears every group that has one of them: as many as it
+    bears groups, since each spoils one at most. Chance would put some of them together; what it gives beyond
+    is next to nothing at odds that one may rely on."""
+    return largest_f(choice, max(1, clients // size))
 
 
 def hostile_groups(job: JobSpecification, clients: int) -> Iterator[Refused]:
