@@ -3,7 +3,6 @@
 import hashlib
 import math
 from functools import cached_property, lru_cache
-from typing import Self
 
 from pydantic import ValidationError
 
@@ -70,12 +69,13 @@ class SessionTerms(Value):
         return pack(fields)
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Self:
-        """Inverse of `to_bytes`. Raises: Rejected for anything else."""
-        try:
-            return cls.model_validate(unpack(content))
-        except ValidationError as error:
-            raise Rejected(f"session terms: invalid {error.errors()[0]['loc']}") from None
+    def from_bytes(cls, content: bytes) -> "SessionTerms":
+        """Inverse of `to_bytes`. Raises: Rejected for anything else.
+
+        A session's terms are read at each of its stages, and by every client of one process: the last few
+        are kept, by content. They are frozen.
+        """
+        return _read(content)
 
     @cached_property
     def digest(self) -> bytes:
@@ -90,6 +90,20 @@ class SessionTerms(Value):
     def sender(self, participant: str) -> sealing.UploadContext:
         """What that participant's messages are bound to."""
         return sealing.UploadContext(self.job_id, self.round_id, self.group_id, participant)
+
+
+@lru_cache(maxsize=8)
+def _read(content: bytes) -> SessionTerms:
+    try:
+        return SessionTerms.model_validate(unpack(content))
+    except ValidationError as error:
+        raise Rejected(f"session terms: invalid {error.errors()[0]['loc']}") from None
+
+
+@lru_cache(maxsize=4096)
+def _verify(key: bytes, signature: bytes, message: bytes) -> None:
+    """As `sealing.verify`; what held once holds again."""
+    sealing.verify(key, signature, message)
 
 
 def reference(content: bytes) -> BlobRef:
@@ -115,7 +129,7 @@ def check_committee(terms: SessionTerms) -> None:
         job_id = "" if dedicated else terms.job_id
         message = sealing.key_message(job_id, holder.holder_id, holder.sealing_key)
         try:
-            sealing.verify(holder.verify_key, holder.sealing_signature, message)
+            _verify(holder.verify_key, holder.sealing_signature, message)
         except Rejected as error:
             raise Rejected(f"the sealing key of {holder.holder_id}: {error}") from None
     seats = min(terms.plan.holders, len(terms.members))
