@@ -91,7 +91,8 @@ class Workers:
         """A worker, with the home that it had before."""
         home = self.endpoints.home / name
         home.mkdir(parents=True, exist_ok=True)
-        (home / "worker.toml").write_text(self.policy)
+        if self.policy:
+            (home / "worker.toml").write_text(self.policy)
         data = home / "data.txt"
         data.write_text("a record\n")
         trainer = self.trainers.setdefault(name, KnownTrainer(name, self.dimension))
