@@ -40,7 +40,7 @@ def flat(content):
     return flatten(from_safetensors(content), ["w.lora_B.weight"]).astype(np.float64)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 async def test_killing_any_service_at_any_event_counts_every_update_once(
     seed, tmp_path, amqp_url, postgres_url
 ):
