@@ -26,8 +26,7 @@ class Line:
 
     def digest(self) -> str:
         """What entry_sha256 must be."""
-        content = bytes.fromhex(self.previous_sha256) + self.sequence.to_bytes(8, "big")
-        return hashlib.sha256(content + canonical(self.body)).hexdigest()
+        return digest(self.previous_sha256, self.sequence, canonical(self.body))
 
     def text(self) -> str:
         """The one way in which this entry is written, without the line's end."""
@@ -53,8 +52,16 @@ class Fault:
 
 
 def canonical(body: Mapping[str, Any]) -> bytes:
-    """The one way in which a body is hashed: sorted keys, no spaces, UTF-8."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    """The one way in which a body is hashed: sorted keys, no spaces, UTF-8. Raises: ValueError for NaN."""
+    return json.dumps(
+        body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def digest(previous_sha256: str, sequence: int, content: bytes) -> str:
+    """The hash of an entry: of the one before, its number (8 bytes, big-endian), and its canonical body."""
+    chained = bytes.fromhex(previous_sha256) + sequence.to_bytes(8, "big") + content
+    return hashlib.sha256(chained).hexdigest()
 
 
 def export(lines: Iterable[Line]) -> bytes:

@@ -1,7 +1,6 @@
 """One event's transaction over an open connection."""
 
 import hashlib
-import json
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -13,11 +12,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.adapters.database.engine import Connection
 from shared.adapters.database.tables import deadlines, journal, outbox, states
-from shared.errors import FedloraError, Unavailable
-from shared.events.base import Envelope, Event, derived_event_id, pack, unpack
+from shared.adapters.transaction import Transaction, chained
+from shared.core.chain import GENESIS_SHA256
+from shared.errors import FedloraError
+from shared.events.base import Envelope, pack, unpack
 from shared.ports import JournalEntry, S, State
 
-GENESIS = "0" * 64
 SEPARATOR = "/"
 PREFIX_END = "0"  # the character after the separator
 MOST_KEYS = 10_000  # in one query; databases take some 32,000 parameters
@@ -51,20 +51,7 @@ class UnreadableState(FedloraError):
     """Stored bytes are not a valid state of their class: written by another version."""
 
 
-def canonical_json(body: Mapping[str, Any]) -> bytes:
-    """UTF-8 JSON with sorted keys and no spaces: one value has one encoding."""
-    return json.dumps(
-        body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
-
-
-def chained(stream: str, sequence: int, previous_sha256: str, body: bytes) -> JournalEntry:
-    """The entry after `previous_sha256`: SHA-256(previous || sequence, 8 bytes big-endian || body)."""
-    digest = hashlib.sha256(bytes.fromhex(previous_sha256) + sequence.to_bytes(8, "big") + body)
-    return JournalEntry(stream, sequence, previous_sha256, digest.hexdigest(), body)
-
-
-class DatabaseUnitOfWork:
+class DatabaseUnitOfWork(Transaction):
     """Reads and writes of one service in one transaction.
 
     States, journals' entries and what is to be published are written together: at the end by `flush`, or
@@ -81,34 +68,13 @@ class DatabaseUnitOfWork:
         producer: str,
         owner: str,
     ) -> None:
-        self._connection, self._service, self._now = connection, service, now
-        self._cause, self._producer, self._owner = cause, producer, owner
+        super().__init__(now, cause, producer)
+        self._connection, self._service, self._owner = connection, service, owner
         self._sqlite = connection.dialect.name == "sqlite"
         self._known: dict[tuple[str, str], bool] = {}
         self._unsaved: dict[tuple[str, str], bytes] = {}
         self._unwritten: list[JournalEntry] = []
-        self.outgoing: list[Envelope] = []
         self._journal_heads: dict[str, tuple[int, str]] = {}
-        self.held_under: str | None = None
-        self.released: tuple[str, ...] = ()
-        self.moved_deadlines = False
-
-    @property
-    def now(self) -> datetime:
-        """When handling began."""
-        return self._now
-
-    @property
-    def trace(self) -> str:
-        """See the port."""
-        return self._cause.traceparent if self._cause else ""
-
-    async def load(self, kind: type[S], *key: str) -> S:
-        """See the port."""
-        state = await self.find(kind, *key)
-        if state is None:
-            raise Unavailable(f"no {kind.kind} {SEPARATOR.join(key)} yet")
-        return state
 
     async def find(self, kind: type[S], *key: str) -> S | None:
         """See the port."""
@@ -166,22 +132,6 @@ class DatabaseUnitOfWork:
         await self._connection.execute(sa.delete(states).where(*self._row(state.kind, key)))
         self._known[state.kind, key] = False
 
-    def publish(self, event: Event, *, correlation_id: str = "", trace: str = "") -> None:
-        """See the port."""
-        cause = self._cause
-        self.outgoing.append(
-            Envelope.wrap(
-                event,
-                event_id=derived_event_id(cause.event_id, event.type_name, len(self.outgoing))
-                if cause
-                else str(uuid.uuid4()),
-                correlation_id=correlation_id or (cause.correlation_id if cause else ""),
-                causation_id=cause.event_id if cause else "",
-                traceparent=trace or (cause.traceparent if cause else ""),
-                producer=self._producer,
-            )
-        )
-
     async def schedule(self, name: str, subject: tuple[str, ...], at: datetime, trace: str = "") -> None:
         """See the port."""
         await self.unschedule(name, subject)
@@ -212,7 +162,7 @@ class DatabaseUnitOfWork:
     async def append(self, stream: str, body: Mapping[str, Any]) -> JournalEntry:
         """See the port."""
         sequence, previous = await self._journal_head(stream)
-        entry = chained(stream, sequence + 1, previous, canonical_json(body))
+        entry = chained(stream, sequence + 1, previous, body)
         self._unwritten.append(entry)
         self._journal_heads[stream] = entry.sequence, entry.entry_sha256
         return entry
@@ -227,14 +177,6 @@ class DatabaseUnitOfWork:
             .limit(limit)
         )
         return [JournalEntry(**row) for row in (await self._connection.execute(query)).mappings()]
-
-    def hold(self, key: str) -> None:
-        """See the port."""
-        self.held_under = key
-
-    def release(self, key: str) -> None:
-        """See the port."""
-        self.released = (*self.released, key)
 
     async def flush(self) -> None:
         """Write what is not written yet, and the outbox."""
@@ -284,7 +226,9 @@ class DatabaseUnitOfWork:
                 .limit(1)
             )
             row = (await self._connection.execute(query)).mappings().first()
-            self._journal_heads[stream] = (row["sequence"], row["entry_sha256"]) if row else (0, GENESIS)
+            self._journal_heads[stream] = (
+                (row["sequence"], row["entry_sha256"]) if row else (0, GENESIS_SHA256)
+            )
         return self._journal_heads[stream]
 
     def _row(self, kind: str, key: str) -> tuple[sa.ColumnElement[bool], ...]:

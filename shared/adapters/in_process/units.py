@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.adapters.database.unit_of_work import GENESIS, canonical_json, chained
-from shared.errors import Stale, Unavailable
-from shared.events.base import DeadlinePassed, Envelope, Event, derived_event_id
+from shared.adapters.transaction import Transaction, chained
+from shared.core.chain import GENESIS_SHA256
+from shared.errors import Stale
+from shared.events.base import DeadlinePassed, Envelope
 from shared.ports import Clock, JournalEntry, S, State, UnitOfWork
 
 Key = tuple[str, ...]
@@ -98,36 +99,15 @@ class MemoryUnits:
         self._handled.update(unit.released)
 
 
-class MemoryUnitOfWork:
+class MemoryUnitOfWork(Transaction):
     """One transaction: changes are kept apart until it commits."""
 
     def __init__(self, units: MemoryUnits, cause: Envelope | None) -> None:
-        self._units, self._cause = units, cause
-        self._now, self._producer = units.clock.now(), units.producer()
+        super().__init__(units.clock.now(), cause, units.producer())
+        self._units = units
         self.changed: dict[tuple[str, Key], State | None] = {}
         self.rescheduled: dict[tuple[str, Key], _Deadline | None] = {}
         self.appended: dict[str, list[JournalEntry]] = {}
-        self.outgoing: list[Envelope] = []
-        self.held_under: str | None = None
-        self.released: tuple[str, ...] = ()
-        self.moved_deadlines = False
-
-    @property
-    def now(self) -> datetime:
-        """When handling began."""
-        return self._now
-
-    @property
-    def trace(self) -> str:
-        """See the port."""
-        return self._cause.traceparent if self._cause else ""
-
-    async def load(self, kind: type[S], *key: str) -> S:
-        """See the port."""
-        state = await self.find(kind, *key)
-        if state is None:
-            raise Unavailable(f"no {kind.kind} {'/'.join(key)} yet")
-        return state
 
     async def find(self, kind: type[S], *key: str) -> S | None:
         """See the port."""
@@ -155,22 +135,6 @@ class MemoryUnitOfWork:
         """See the port."""
         self.changed[state.kind, state.key] = None
 
-    def publish(self, event: Event, *, correlation_id: str = "", trace: str = "") -> None:
-        """See the port."""
-        cause = self._cause
-        self.outgoing.append(
-            Envelope.wrap(
-                event,
-                event_id=derived_event_id(cause.event_id, event.type_name, len(self.outgoing))
-                if cause
-                else str(uuid.uuid4()),
-                correlation_id=correlation_id or (cause.correlation_id if cause else ""),
-                causation_id=cause.event_id if cause else "",
-                traceparent=trace or (cause.traceparent if cause else ""),
-                producer=self._producer,
-            )
-        )
-
     async def schedule(self, name: str, subject: Key, at: datetime, trace: str = "") -> None:
         """See the port."""
         cause = self._cause
@@ -190,9 +154,9 @@ class MemoryUnitOfWork:
 
     async def append(self, stream: str, body: Mapping[str, Any]) -> JournalEntry:
         """See the port."""
-        there = await self.read(stream)
-        last = there[-1] if there else JournalEntry(stream, 0, GENESIS, GENESIS, b"")
-        entry = chained(stream, last.sequence + 1, last.entry_sha256, canonical_json(body))
+        there = self.appended.get(stream) or self._units.journals.get(stream)
+        sequence, previous = (there[-1].sequence, there[-1].entry_sha256) if there else (0, GENESIS_SHA256)
+        entry = chained(stream, sequence + 1, previous, body)
         self.appended.setdefault(stream, []).append(entry)
         return entry
 
@@ -200,14 +164,6 @@ class MemoryUnitOfWork:
         """See the port."""
         entries = [*self._units.journals.get(stream, ()), *self.appended.get(stream, ())]
         return entries[after : after + limit]
-
-    def hold(self, key: str) -> None:
-        """See the port."""
-        self.held_under = key
-
-    def release(self, key: str) -> None:
-        """See the port."""
-        self.released = (*self.released, key)
 
 
 def _apply(changes: dict[Any, Any], to: dict[Any, Any]) -> None:
