@@ -111,6 +111,14 @@ def full_batch(specification: JobSpecification) -> float:
     return specification.privacy.sampling_rate * (specification.aggregation.weight_cap or 1)
 
 
+def clients_asked(specification: JobSpecification) -> int | None:
+    """By a round: more than it needs, against stragglers; None for all that are ready."""
+    rounds = specification.rounds
+    if rounds.clients_per_round is None:
+        return None
+    return math.ceil(rounds.clients_per_round * (1 + rounds.over_selection))
+
+
 def fewest_in_a_sum(specification: JobSpecification) -> int:
     """No sum of fewer updates is ever opened: `min_clients`, or 1 where rounds are asynchronous; of a group,
     half of it, and at least `smallest_group`, which `none` has no use for."""

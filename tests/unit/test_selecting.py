@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from services.coordinator.cohort.pace import Pace
-from services.coordinator.cohort.selecting import asked_for, cohort, enough, sample, weights
+from services.coordinator.cohort.selecting import cohort, enough, sample, weights
+from shared.job.plan import clients_asked
 from tests.unit.test_refusals_aggregation import job
 
 SEED = int(os.environ.get("TEST_SEED", "11"))
@@ -64,12 +65,12 @@ def test_a_pace_follows_what_came():
 
 def test_more_are_asked_than_are_needed_and_as_many_end_each_groups_uploads():
     specification = job({}, {"clients_per_round": 8, "over_selection": 0.3})
-    assert asked_for(specification) == 11
+    assert clients_asked(specification) == 11
     assert enough(specification, 11, 11) == 8
     assert [enough(specification, size, 11) for size in (6, 5)] == [5, 4]
     assert enough(specification, 8, 8) is None
     assert enough(job({}, {"clients_per_round": 8}), 8, 8) is None
-    assert asked_for(job()) is None
+    assert clients_asked(job()) is None
 
 
 def test_the_root_is_always_asked(drawn):

@@ -78,7 +78,8 @@ def stepped(job: JobSpecification, layout: Layout, contents: Contents, came: Cam
         if before.optimiser
         else optimiser.start(contents.dimension, options)
     )
-    mean = Mean(_mean(contents, came), noise_variance(job, contents, came), _participation(job, came))
+    variance = noise_variance(job, contents, came) if optimiser.noise else 0.0
+    mean = Mean(_mean(contents, came), variance, _participation(job, came))
     moved, after = advance(optimiser, flatten(tensors, names), state, mean, options)
     everything = {**tensors, **unflatten(moved, contents.shapes)}
     kept = {tensor.name: everything[tensor.name] for tensor in layout.trainable}

@@ -3,11 +3,11 @@
 from collections import Counter
 from datetime import datetime
 
-from services.coordinator.cohort.selecting import asked_for
 from services.coordinator.state import Client, Job
 from shared.core.privacy.limits import UNRAISED
 from shared.errors import Rejected
 from shared.events import ClientJoined, ClientReady
+from shared.job.plan import clients_asked
 from shared.job.refusals import refusals
 
 
@@ -97,7 +97,7 @@ def gathered(job: Job, now: datetime, everyone: bool = False) -> bool:
         return False
     if (now - job.accepted_at).total_seconds() >= rounds.gather_s:
         return True
-    asked = asked_for(job.specification)
+    asked = clients_asked(job.specification)
     if not everyone and asked is not None and len(job.candidates) >= asked:
         return True
     return set(job.announced) <= {*job.ready, *job.left_out}

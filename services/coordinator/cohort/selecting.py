@@ -6,17 +6,10 @@ from statistics import median
 
 from services.coordinator.cohort.pace import Pace
 from shared.core.randomness import RandomBytes
+from shared.job.plan import clients_asked
 from shared.job.specification import JobSpecification
 
 PRECISION = 2.0**-53
-
-
-def asked_for(specification: JobSpecification) -> int | None:
-    """Clients that a round asks: more than it needs, against stragglers; None for all that are ready."""
-    rounds = specification.rounds
-    if rounds.clients_per_round is None:
-        return None
-    return math.ceil(rounds.clients_per_round * (1 + rounds.over_selection))
 
 
 def enough(specification: JobSpecification, group: int, reserved: int) -> int | None:
@@ -69,7 +62,7 @@ def cohort(
     specification: JobSpecification, candidates: Sequence[str], paces: Mapping[str, Pace], random: RandomBytes
 ) -> tuple[str, ...]:
     """Whom a round asks; the root client, if there is one, always."""
-    root, count = specification.aggregation.root, asked_for(specification)
+    root, count = specification.aggregation.root, clients_asked(specification)
     known = {client: paces.get(client) or Pace(client_id=client) for client in candidates}
     weighed = weights(specification, known)
     if root is None:

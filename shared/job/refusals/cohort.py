@@ -12,6 +12,7 @@ from shared.job.plan import (
     LEAST_ROTATED,
     SECAGG_COLLUDING,
     SECAGG_LOST,
+    clients_asked,
     fewest_selected,
     largest_group,
     smallest_group,
@@ -46,8 +47,7 @@ def known_cohorts(job: JobSpecification) -> Iterator[Refused]:
     """Of the smallest cohort and, where the job limits it, of the largest; one refusal a setting."""
     rounds = job.rounds
     found: dict[str, Refused] = {}
-    most = math.ceil((rounds.clients_per_round or rounds.min_clients) * (1 + rounds.over_selection))
-    for clients in (rounds.min_clients, most):
+    for clients in (rounds.min_clients, clients_asked(job) or rounds.min_clients):
         for refused in cohort_refusals(job, clients):
             found.setdefault(refused.field, refused)
     yield from found.values()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from shared.core.lora.methods import METHODS, Method, Ranks
+from shared.core.lora.methods import METHODS, Method, Ranks, refuse_under_secure_sums
 from shared.core.optimisers import OPTIMISERS, Optimiser
 from shared.errors import Refused
 from shared.job.plan import MEAN, is_divided
@@ -32,11 +32,10 @@ def _one_by_one(job: JobSpecification) -> Iterator[Refused]:
     if method.one_by_one is None:
         return
     if job.aggregation.secure != "none":
-        yield Refused(
-            "lora.method",
-            f"{name} {method.one_by_one}, and secure aggregation opens a sum alone",
-            "set lora.method: ffa; or aggregation.secure: none, which shows single updates to the aggregator",
-        )
+        try:
+            refuse_under_secure_sums(name, method)
+        except Refused as refused:
+            yield refused
         return
     whole = f"{name} makes the new adapter of each client's factors"
     if job.aggregation.robust != MEAN:

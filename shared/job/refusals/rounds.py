@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from shared.core.lora.methods import METHODS
 from shared.errors import Refused
-from shared.job.plan import MEAN, SECAGG_LOST
+from shared.job.plan import MEAN, SECAGG_LOST, clients_asked
 from shared.job.specification import JobSpecification
 
 
@@ -27,10 +27,9 @@ def _selection(job: JobSpecification) -> Iterator[Refused]:
 
 def _over_selection(job: JobSpecification) -> Iterator[Refused]:
     """Clients whose uploads are not waited for are lost to the protocol."""
-    rounds = job.rounds
-    if rounds.clients_per_round is None or job.aggregation.secure != "secagg":
+    rounds, asked = job.rounds, clients_asked(job)
+    if rounds.clients_per_round is None or asked is None or job.aggregation.secure != "secagg":
         return
-    asked = math.ceil(rounds.clients_per_round * (1 + rounds.over_selection))
     if asked - rounds.clients_per_round > math.ceil(SECAGG_LOST * asked):
         yield Refused(
             "rounds.over_selection",
