@@ -12,10 +12,9 @@ from fedlora.console import say
 from fedlora.faults import EXIT_MISTAKE, Fault, trouble
 from fedlora.workers import require_worker_packages
 from services.client.private import MARKER
+from shared.core.lora.files import BASE_CHANGE_FILE, CONFIG_FILE, TENSORS_FILE
 from shared.job.loading import load_job
 
-TENSORS = "adapter_model.safetensors"
-BASE_CHANGE = "base_change.safetensors"
 TIMEOUT_S = 3600
 
 
@@ -25,12 +24,12 @@ def adapter_content(path: Path) -> bytes:
     Raises: Fault for anything else, and for a personal one.
     """
     refuse_private(path)
-    if path.is_dir() and (path / BASE_CHANGE).exists():
+    if path.is_dir() and (path / BASE_CHANGE_FILE).exists():
         raise Fault(
             f"{path} changes the base model too, and a job starts from an adapter alone",
             "merge it first: fedlora merge, and name the merged folder as model.base",
         )
-    file = path / TENSORS if path.is_dir() else path
+    file = path / TENSORS_FILE if path.is_dir() else path
     try:
         return file.read_bytes()
     except OSError as error:
@@ -94,8 +93,8 @@ def new_folder(folder: Path) -> None:
 
 def require_adapter(folder: Path) -> None:
     """Raises: Fault when it is no PEFT folder."""
-    if not (folder / "adapter_config.json").is_file():
-        raise Fault(f"{folder} holds no adapter_config.json", "name a folder that `fedlora export` wrote")
+    if not (folder / CONFIG_FILE).is_file():
+        raise Fault(f"{folder} holds no {CONFIG_FILE}", "name a folder that `fedlora export` wrote")
 
 
 def run_in_worker(module: str, *options: str | Path, timeout_s: float | None = TIMEOUT_S) -> dict[str, Any]:

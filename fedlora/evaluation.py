@@ -6,8 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedlora.adapters import require_adapter
 from fedlora.console import emit_json, say
-from fedlora.faults import Fault, trouble
+from fedlora.faults import trouble
 from fedlora.workers import check_data, require_worker_packages
 from shared.job.loading import load_job
 
@@ -53,8 +54,8 @@ def evaluate_command(job_file: Path, data: Path, adapter: Path | None, as_json: 
     """What the command line calls."""
     load_job(job_file)
     check_data(data)
-    if adapter is not None and not (adapter / "adapter_config.json").is_file():
-        raise Fault(f"{adapter} holds no adapter_config.json", "name a folder that `fedlora export` wrote")
+    if adapter is not None:
+        require_adapter(adapter)
     require_worker_packages()
     found = evaluate(job_file, data, adapter)
     if as_json:

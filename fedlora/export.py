@@ -4,15 +4,14 @@ import io
 import zipfile
 from pathlib import Path
 
+from fedlora.adapters import new_folder
 from fedlora.api_client import GatewayClient
 from fedlora.console import say
-from fedlora.faults import Fault
 
 
 def export_adapter(job_id: str, folder: Path, gateway: str) -> None:
     """Write the adapter of `job_id` into `folder`. Raises: Fault when the folder is in use."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Fault(f"{folder} is not empty", "name a new folder")
+    new_folder(folder)
     with GatewayClient(gateway) as client:
         content = client.adapter(job_id)
     unzip(content, folder)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedlora.adapters import refuse_private
+from fedlora.adapters import new_folder, refuse_private
 from fedlora.api_client import DEFAULT_URL, GatewayClient
 from fedlora.console import say
 from fedlora.export import unzip
 from fedlora.faults import EXIT_MISTAKE, Fault, trouble
 from fedlora.jobs import GatewayUrl, JobName
+from shared.core.lora.files import CONFIG_FILE
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="A model hub: push a job's adapter, pull an adapter.")
 
 RepositoryName = Annotated[str, typer.Argument(metavar="REPO", help="such as NAME/REPOSITORY")]
-CONFIG = "adapter_config.json"
 PULLED = ["*.json", "*.safetensors", "*.md"]  # no code and no pickles
 INSTALL = "install fedlora[worker]"
 
@@ -54,8 +54,7 @@ def pull(
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit; default: main")] = None,
 ) -> None:
     """Write an adapter of a hub into a folder, for `fedlora job submit --start` or PEFT."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Fault(f"{folder} is not empty", "name a new folder")
+    new_folder(folder)
     pull_folder(_api(), repository, folder, revision)
     say(f"{folder}: " + ", ".join(sorted(file.name for file in folder.iterdir())))
 
@@ -66,8 +65,8 @@ def push_folder(api: "HfApi", folder: Path, repository: str, private: bool, mess
     Raises: Fault where the folder is PRIVATE or no adapter's, the hub refuses or is away, or `private` is
         asked of a repository that others can read.
     """
-    if not (folder / CONFIG).is_file():
-        raise Fault(f"{folder} holds no {CONFIG}", "push what `fedlora export` writes")
+    if not (folder / CONFIG_FILE).is_file():
+        raise Fault(f"{folder} holds no {CONFIG_FILE}", "push what `fedlora export` writes")
     refuse_private(folder)
     with _hub_faults(api.endpoint, repository):
         address = api.create_repo(repository, private=private or None, exist_ok=True)
@@ -82,8 +81,8 @@ def pull_folder(api: "HfApi", repository: str, folder: Path, revision: str | Non
     with tempfile.TemporaryDirectory() as fetched:
         with _hub_faults(api.endpoint, repository):
             api.snapshot_download(repository, revision=revision, local_dir=fetched, allow_patterns=PULLED)
-        if not Path(fetched, CONFIG).is_file():
-            raise Fault(f"{repository} holds no {CONFIG}", "it is not an adapter's repository")
+        if not Path(fetched, CONFIG_FILE).is_file():
+            raise Fault(f"{repository} holds no {CONFIG_FILE}", "it is not an adapter's repository")
         shutil.copytree(fetched, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".cache"))
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.core.lora import from_safetensors, initial_tensor, write_peft_adapter
+from shared.core.lora.files import BASE_CHANGE_FILE
 from shared.core.lora.methods.adapters import plain_lora
 from shared.events.values import Layout
 from shared.job.specification import JobSpecification, Task
 
 PREFIX = "base_model.model."
-BASE_CHANGE = "base_change.safetensors"  # as in services/client/training/merging.py
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def zipped_adapter(specification: JobSpecification, layout: Layout, parts: Parts
         write_peft_adapter(Path(name), peft_config(specification, layout), tensors)
         (Path(name) / "README.md").write_text(card, encoding="utf-8")
         if parts.base:
-            (Path(name) / BASE_CHANGE).write_bytes(parts.base)
+            (Path(name) / BASE_CHANGE_FILE).write_bytes(parts.base)
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(Path(name).iterdir()):
                 archive.write(file, file.name)

@@ -14,12 +14,12 @@ from services.client.training.adapted_model import AdaptedModel, adapt
 from services.client.training.bases import choose_device, load_base
 from services.client.training.layers import frozen_layers
 from shared.core.lora import from_safetensors, to_safetensors
+from shared.core.lora.files import TENSORS_FILE
 from shared.core.lora.methods.fedsb import frames
 from shared.errors import Refused, Rejected
 from shared.job.loading import load_job
 
 Tensors = Mapping[str, NDArray[np.float32]]
-TENSORS = "adapter_model.safetensors"
 
 
 def of_weights(adapted: AdaptedModel) -> dict[str, NDArray[np.float32]]:
@@ -62,7 +62,7 @@ def frame(job_file: Path, out: Path, adapter: Path | None) -> dict[str, str]:
     if adapter is None:
         found = of_weights(adapted)
     else:
-        file = adapter / TENSORS if adapter.is_dir() else adapter
+        file = adapter / TENSORS_FILE if adapter.is_dir() else adapter
         try:
             found = of_adapter(from_safetensors(file.read_bytes()), adapted)
         except (OSError, Rejected) as error:

@@ -13,10 +13,9 @@ from services.client.private import MARKER, mark
 from services.client.training.bases import choose_device, load_base
 from services.client.training.layers import frozen_layers
 from shared.core.lora import from_safetensors
+from shared.core.lora.files import BASE_CHANGE_FILE
 from shared.errors import Refused
 from shared.job.loading import load_job
-
-BASE_CHANGE = "base_change.safetensors"
 
 
 def change_base(model: PeftModel, adapter: Path) -> None:
@@ -24,7 +23,7 @@ def change_base(model: PeftModel, adapter: Path) -> None:
 
     Raises: Refused when it is of another model.
     """
-    file = adapter / BASE_CHANGE
+    file = adapter / BASE_CHANGE_FILE
     if not file.exists():
         return
     layers = frozen_layers(model)

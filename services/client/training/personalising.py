@@ -27,8 +27,9 @@ from services.client.training.batching import Batching
 from services.client.training.evaluating import content, trained_on
 from services.client.training.forward import per_record_losses
 from services.client.training.measuring import Measured, measure_model
-from services.client.training.merging import BASE_CHANGE, load_adapter
+from services.client.training.merging import load_adapter
 from shared.core.lora import write_peft_adapter
+from shared.core.lora.files import BASE_CHANGE_FILE, CONFIG_FILE
 from shared.errors import Refused
 from shared.job.loading import load_job
 from shared.job.specification import JobSpecification, Task
@@ -168,10 +169,10 @@ def write(model: PeftModel, adapter: Path, out: Path, found: Personal, job: JobS
     """A PEFT folder in the federation's layout, marked before a tensor is in it."""
     mark(out)
     (out / "README.md").write_text(_readme(found, job), encoding="utf-8")
-    if (adapter / BASE_CHANGE).exists():
-        shutil.copyfile(adapter / BASE_CHANGE, out / BASE_CHANGE)
+    if (adapter / BASE_CHANGE_FILE).exists():
+        shutil.copyfile(adapter / BASE_CHANGE_FILE, out / BASE_CHANGE_FILE)
     state: Tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    config = json.loads((adapter / CONFIG_FILE).read_text(encoding="utf-8"))
     write_peft_adapter(
         out, config, {name: tensor.detach().float().cpu().numpy() for name, tensor in state.items()}
     )

@@ -12,6 +12,9 @@ from safetensors.numpy import load, save
 
 from shared.errors import Rejected
 
+CONFIG_FILE, TENSORS_FILE = "adapter_config.json", "adapter_model.safetensors"  # PEFT's
+BASE_CHANGE_FILE = "base_change.safetensors"  # ours: layer -> what is added to its weight, over LoRA's scale
+
 
 def to_safetensors(tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
     """Float32 safetensors; equal tensors give equal bytes."""
@@ -41,5 +44,5 @@ def write_peft_adapter(
         tensors: all of the adapter, frozen ones included, under PEFT's state-dict names.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_config.json").write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
-    (folder / "adapter_model.safetensors").write_bytes(to_safetensors(tensors))
+    (folder / CONFIG_FILE).write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
+    (folder / TENSORS_FILE).write_bytes(to_safetensors(tensors))
