@@ -135,6 +135,21 @@ async def submit(infrastructure, job):
     )
 
 
+async def end_of(job, infrastructure, tap, schedule, processes):
+    """Submit the job and kill by the schedule until it ends, with everything running again."""
+    killer = asyncio.create_task(schedule.run())
+    await submit(infrastructure, job)
+    await tap.first(JobAccepted, 90)
+    tap.watchers.append(schedule.watch)
+    try:
+        ended = await tap.first(JobEnded, 300)
+    except TimeoutError:
+        pytest.fail(f"no end after kills of {processes.killed}\n{processes.log_tails()}")
+    schedule.stop()
+    await killer
+    return ended
+
+
 async def ledger(postgres_url):
     """The accountant's journal, decoded."""
     units = await open_units(postgres_url, "accountant", SystemClock(), lambda: "")
@@ -158,16 +173,7 @@ async def test_killing_any_service_at_any_event_changes_nothing(
     job = specification(secure)
     async with running_federation(tmp_path, amqp_url, postgres_url) as (processes, tap, infrastructure):
         schedule = KillSchedule(processes, seed, kills=10, every=6, at_release=at_release)
-        killer = asyncio.create_task(schedule.run())
-        await submit(infrastructure, job)
-        await tap.first(JobAccepted, 90)
-        tap.watchers.append(schedule.watch)
-        try:
-            ended = await tap.first(JobEnded, 300)
-        except TimeoutError:
-            pytest.fail(f"no end after kills of {processes.killed}\n{processes.log_tails()}")
-        schedule.stop()
-        await killer
+        ended = await end_of(job, infrastructure, tap, schedule, processes)
         assert ended.outcome == "completed", (ended.reason, processes.killed)
         assert len(processes.killed) >= 5
         assert len(schedule.released) == at_release

@@ -1,6 +1,5 @@
 """kill -9 at any event of an asynchronous job: every update that was buffered counts once, in one step."""
 
-import asyncio
 from collections import Counter
 
 import numpy as np
@@ -9,15 +8,15 @@ import pytest
 from services.client.trainer import TrainingResult
 from services.coordinator.adapter import initial as global_adapter
 from shared.core.lora import flatten, from_safetensors
-from shared.events import JobAccepted, JobEnded, RoundCompleted, UpdateAggregated
+from shared.events import RoundCompleted, UpdateAggregated
 from tests.integration.scripted_federation import layout_of, update_of
 from tests.simulation.federation import KillSchedule, ScriptedTrainer
 from tests.simulation.test_kills import (
     DIMENSION,
+    end_of,
     ledger,
     running_federation,
     specification,
-    submit,
 )
 
 pytestmark = [pytest.mark.slow]
@@ -50,16 +49,7 @@ async def test_killing_any_service_at_any_event_counts_every_update_once(
     job = job.model_copy(update={"server": type(job.server)()})
     async with running_federation(tmp_path, amqp_url, postgres_url, AloneTrainer) as (processes, tap, found):
         schedule = KillSchedule(processes, seed, kills=8, every=6)
-        killer = asyncio.create_task(schedule.run())
-        await submit(found, job)
-        await tap.first(JobAccepted, 90)
-        tap.watchers.append(schedule.watch)
-        try:
-            ended = await tap.first(JobEnded, 300)
-        except TimeoutError:
-            pytest.fail(f"no end after kills of {processes.killed}\n{processes.log_tails()}")
-        schedule.stop()
-        await killer
+        ended = await end_of(job, found, tap, schedule, processes)
         assert ended.outcome == "completed", (ended.reason, processes.killed)
         assert processes.killed
         steps = {one.number: one for one in tap.of(RoundCompleted)}
